@@ -1,0 +1,26 @@
+"""The thresholds that checks judge by; an inventory's `policy` section overrides them."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+MigrationTransport = Literal["ssh", "tls", "tcp"]
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """Every number and choice that a site may reasonably set otherwise. Units stand in the names."""
+
+    transport: MigrationTransport = "ssh"
+    """How `virsh migrate` will reach the target's libvirt: qemu+ssh, qemu+tls or qemu+tcp."""
+    mellanox_min_firmware: str = "28.36.1010"
+    """RHEL 9 §12.8; NVIDIA itself asks for 28.41.1000."""
+    large_guest_kib: int = 1024**3
+    """RHEL 9 §12.3 and §12.9: above 1 TiB live migration might be unreliable."""
+    large_guest_nic_mbps: int = 25_000
+    """RHEL 9 §12.9.1: the NIC recommended for such guests."""
+    memory_reserve_kib: int = 1024**2
+    """What a target must keep free beyond the guest that comes."""
+    guest_overhead_kib: int = 256 * 1024
+    """QEMU's own memory beside the guest's, assumed when asking whether a guest fits."""
+    validity_days: int = 7
+    """How long a report may be relied upon, if nothing on the hosts changes."""
