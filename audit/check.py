@@ -107,6 +107,12 @@ class Finding:
     remedy: str = ""
     hosts: frozenset[str] = frozenset()
 
+    @property
+    def message(self) -> str:
+        """The finding in a line: what is, what must be, and why it matters."""
+        because = f" ({self.because})" if self.because else ""
+        return f"{self.actual}; expected: {self.expected}{because}"
+
 
 T = TypeVar("T")
 

@@ -1,0 +1,319 @@
+"""Bundles → results: facts, judgements, verdicts and baselines of a run. Pure: same bundles, same bytes."""
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from audit.baselines import cluster_baselines
+from audit.check import Check, Parameter, Role, Scope
+from audit.evidence import Bundle, HostEvidence, Probe
+from audit.facts.base import Facts, Guest, GuestFact, HostFact, Unavailable
+from audit.facts.guest import GuestMemory, GuestPinning, GuestState, read_guests
+from audit.inventory import Inventory
+from audit.judge import Judge, Judgements, Subject
+from audit.judge import Outcome as JudgedOutcome
+from audit.policy import Policy
+from audit.results import (
+    FORMAT,
+    CheckResult,
+    EvidenceRef,
+    GuestResult,
+    HostResult,
+    Outcome,
+    Pair,
+    Results,
+    Run,
+    TargetResult,
+)
+from audit.results import Subject as SubjectResult
+from audit.sidebyside import FACTS as SIDE_BY_SIDE_FACTS
+from audit.sidebyside import rows
+from audit.verdict import (
+    UNREACHED,
+    ClusterRoutes,
+    GuestRoutes,
+    Route,
+    departure,
+    guest_route,
+    pair_route,
+    summary,
+    unread_route,
+)
+
+
+class EvaluationError(Exception):
+    """The bundles cannot be judged together."""
+
+
+def needed_facts(checks: Sequence[Check]) -> tuple[type[HostFact] | type[GuestFact], ...]:
+    """The facts that these checks and the report read: what a collection must supply the probes of."""
+    of_checks = [kind for check in checks for kind in check.facts]
+    return tuple(dict.fromkeys([*of_checks, *SIDE_BY_SIDE_FACTS, GuestState, GuestMemory, GuestPinning]))
+
+
+def evaluate(bundles: Sequence[Bundle], checks: Sequence[Check], drain: Sequence[str] = ()) -> Results:
+    """Judge the hosts, guests, pairs and placements of the bundles' clusters.
+
+    `drain` narrows the verdict to emptying those hosts. Raises `EvaluationError` when two bundles hold the same
+    host, or a host to drain is in none.
+    """
+    evidence, inventories = _merged(bundles)
+    policy = inventories[0].policy
+    facts = Facts(evidence, read_guests)
+    judge = Judge(facts, checks, policy)
+    clusters = _clusters(inventories)
+    unknown = sorted(set(drain) - {host for hosts in clusters.values() for host in hosts})
+    if unknown:
+        raise EvaluationError(f"not among the audited hosts: {', '.join(unknown)}")
+    judged = {name: judge.cluster(name, _reached(hosts, evidence)) for name, hosts in clusters.items()}
+    routes = [_routes(name, hosts, evidence, facts, judged[name]) for name, hosts in clusters.items()]
+    return Results(
+        format=FORMAT,
+        run=_run(bundles, inventories[0], policy, drain, evidence),
+        verdict=summary(routes, drain),
+        hosts=[_host(host, name, evidence[host], facts) for name, hosts in clusters.items() for host in hosts],
+        checks=[_check(check, list(judged.values())) for check in checks],
+        outcomes=[
+            *_unread_outcomes(clusters, evidence),
+            *(o for found in judged.values() for entry in _flat(found) for o in _outcomes(entry, facts)),
+        ],
+        pairs=[_pair(cluster, s, t, route) for cluster in routes for (s, t), route in cluster.pairs.items()],
+        guests=[_guest(cluster, guest, facts) for cluster in routes for guest in cluster.guests],
+        baselines=[b for cluster in routes for b in cluster_baselines(cluster.name, cluster.hosts, facts)],
+    )
+
+
+def _merged(bundles: Sequence[Bundle]) -> tuple[dict[str, HostEvidence], list[Inventory]]:
+    evidence: dict[str, HostEvidence] = {}
+    for bundle in bundles:
+        twice = sorted(evidence.keys() & bundle.hosts.keys())
+        if twice:
+            raise EvaluationError(f"in more than one bundle: {', '.join(twice)}")
+        evidence.update(bundle.hosts)
+    return evidence, [Inventory.from_json(bundle.inventory) for bundle in bundles]
+
+
+def _clusters(inventories: Sequence[Inventory]) -> dict[str, tuple[str, ...]]:
+    clusters: dict[str, tuple[str, ...]] = {}
+    for inventory in inventories:
+        for cluster in inventory.clusters:
+            clusters[cluster.name] = clusters.get(cluster.name, ()) + tuple(host.name for host in cluster.hosts)
+    return clusters
+
+
+def _reached(hosts: Sequence[str], evidence: dict[str, HostEvidence]) -> tuple[str, ...]:
+    return tuple(host for host in hosts if not evidence[host].problem)
+
+
+def _routes(
+    name: str, hosts: tuple[str, ...], evidence: dict[str, HostEvidence], facts: Facts, found: Judgements
+) -> ClusterRoutes:
+    unread = {host: evidence[host].problem for host in hosts if evidence[host].problem}
+    pairs = {(s, t): _unread(unread, s, t) or pair_route(found, name, s, t) for s in hosts for t in hosts if s != t}
+    guests = []
+    for host in _reached(hosts, evidence):
+        listed = facts.guests(host)
+        if isinstance(listed, Unavailable):
+            unread[host] = f"its guests could not be listed: {listed}"
+            continue
+        for guest in listed:
+            state = facts.of_guest(guest, GuestState)
+            active = isinstance(state, Unavailable) or state.active  # one that may be running counts as running
+            targets = {
+                target: _unread({t: evidence[t].problem for t in hosts if evidence[t].problem}, target)
+                or guest_route(found, name, guest, target, active=active)
+                for target in hosts
+                if target != host
+            }
+            guests.append(GuestRoutes(guest, active, targets, departure(found, guest, active=active)))
+    return ClusterRoutes(name, hosts, unread, pairs, tuple(guests))
+
+
+def _unread(unread: dict[str, str], *hosts: str) -> Route | None:
+    return next((unread_route(host, unread[host]) for host in hosts if host in unread), None)
+
+
+# Results, part by part ------------------------------------------------------------------------------------
+
+
+def _run(
+    bundles: Sequence[Bundle],
+    inventory: Inventory,
+    policy: Policy,
+    drain: Sequence[str],
+    evidence: dict[str, HostEvidence],
+) -> Run:
+    finished = max(bundle.finished for bundle in bundles)
+    until = datetime.fromisoformat(min(bundle.started for bundle in bundles)) + timedelta(days=policy.validity_days)
+    return Run(
+        id="+".join(bundle.run_id for bundle in bundles),
+        tool=bundles[0].tool,
+        started=min(bundle.started for bundle in bundles),
+        finished=finished,
+        valid_until=until.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        change=dict(inventory.change),
+        policy={name: getattr(policy, name) for name in Policy.__dataclass_fields__},
+        drain=list(drain),
+        bundle_sha256=_digest(evidence),
+    )
+
+
+def _digest(evidence: dict[str, HostEvidence]) -> str:
+    lines = [
+        f"{host} {output.probe} {output.status} {output.problem} {output.sha256}"
+        for host, said in sorted(evidence.items())
+        for output in sorted(said.outputs.values(), key=lambda o: o.probe)
+    ]
+    lines += [f"{host} {said.problem}" for host, said in sorted(evidence.items())]
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def _host(name: str, cluster: str, said: HostEvidence, facts: Facts) -> HostResult:
+    return HostResult(
+        name=name,
+        cluster=cluster,
+        reached=not said.problem,
+        problem=said.problem,
+        privilege=said.privilege,
+        rows=[] if said.problem else rows(facts, name),
+    )
+
+
+def _check(check: Check, found: Sequence[Judgements]) -> CheckResult:
+    counts: Counter[str] = Counter({"pass": 0, "fail": 0, "skip": 0, "unknown": 0, "error": 0})
+    skipped: Counter[str] = Counter()
+    for judgements in found:
+        counts.update(judgements.counts.get(check.id, {}))
+        skipped.update(judgements.skipped.get(check.id, {}))
+    return CheckResult(
+        id=check.id,
+        title=check.title,
+        why=check.why,
+        scope=check.scope.value,
+        severity=check.severity.name.lower(),
+        blocks=check.blocks.value,
+        reference=check.reference,
+        remedy=check.remedy,
+        counts=dict(counts),
+        skipped=dict(sorted(skipped.items())),
+    )
+
+
+def _flat(found: Judgements) -> Iterator[JudgedOutcome]:
+    for outcomes in found.outcomes.values():
+        yield from outcomes
+
+
+def _outcomes(entry: JudgedOutcome, facts: Facts) -> Iterator[Outcome]:
+    """One outcome a finding; one for an unknown or an error."""
+    check, subject, judged = entry
+    assert judged.status not in ("pass", "skip"), "those are counted, not kept"
+    evidence = _evidence(check, subject, facts)
+    if judged.status == "fail":
+        for finding in judged.findings:
+            yield _outcome(
+                entry, evidence, finding.message, finding.remedy or check.remedy, finding.expected, finding.actual
+            )
+    else:
+        yield _outcome(entry, evidence, judged.reason, _supply(judged.probe))
+
+
+def _outcome(
+    entry: JudgedOutcome, evidence: list[EvidenceRef], message: str, remedy: str, expected: str = "", actual: str = ""
+) -> Outcome:
+    check, subject, judged = entry
+    assert judged.status != "pass" and judged.status != "skip", "those are counted, not kept"  # noqa: PT018
+    return Outcome(
+        check=check.id,
+        status=judged.status,
+        subject=_subject(check.scope, subject),
+        severity=check.severity.name.lower(),
+        blocks=check.blocks.value,
+        message=message,
+        expected=expected,
+        actual=actual,
+        evidence=evidence,
+        remedy=remedy,
+        waiver=None,
+    )
+
+
+def _supply(probe: Probe | None) -> str:
+    return f"as root on the host: {probe.by_hand}" if probe else ""
+
+
+def _subject(scope: Scope, subject: Subject) -> SubjectResult:
+    if scope is Scope.CLUSTER:
+        return {"cluster": subject.cluster or ""}
+    host, target, guest = subject.host or "", subject.target, subject.guest
+    if guest is not None:
+        about: SubjectResult = {"guest": guest.name, "guest_uuid": guest.uuid, "host": host}
+        return {**about, "target": target} if target else about
+    return {"source": host, "target": target} if target else {"host": host}
+
+
+def _evidence(check: Check, subject: Subject, facts: Facts) -> list[EvidenceRef]:
+    """The outputs that the check's facts were parsed from; of a cluster check none, it reads every host's."""
+    refs: dict[tuple[str, str], EvidenceRef] = {}
+    for parameter in check.parameters:
+        host = _host_of(parameter, subject)
+        if parameter.kind is Policy or host is None:
+            continue
+        outputs = facts.said(host).host.outputs
+        for probe in parameter.kind.probes:
+            output = outputs.get(probe.name)
+            refs[host, probe.name] = EvidenceRef(host=host, probe=probe.name, sha256=output.sha256 if output else None)
+    return list(refs.values())
+
+
+def _host_of(parameter: Parameter, subject: Subject) -> str | None:
+    return subject.target if parameter.role is Role.TARGET and subject.target else subject.host
+
+
+def _unread_outcomes(clusters: dict[str, tuple[str, ...]], evidence: dict[str, HostEvidence]) -> Iterator[Outcome]:
+    """One outcome for each host that could not be read, instead of one for each check that could not be made."""
+    for hosts in clusters.values():
+        for host in hosts:
+            if evidence[host].problem:
+                yield Outcome(
+                    check=UNREACHED,
+                    status="unknown",
+                    subject={"host": host},
+                    severity="high",
+                    blocks="migration",
+                    message=f"{host} could not be read: {evidence[host].problem}",
+                    expected="",
+                    actual="",
+                    evidence=[],
+                    remedy="",
+                    waiver=None,
+                )
+
+
+def _pair(cluster: ClusterRoutes, source: str, target: str, route: Route) -> Pair:
+    return Pair(cluster=cluster.name, source=source, target=target, verdict=route.verdict, reasons=list(route.reasons))
+
+
+def _guest(cluster: ClusterRoutes, routes: GuestRoutes, facts: Facts) -> GuestResult:
+    guest = routes.guest
+    return GuestResult(
+        name=guest.name,
+        uuid=guest.uuid,
+        host=guest.host,
+        cluster=cluster.name,
+        state=_value(facts, guest, GuestState, "state") or "unknown",
+        active=routes.active,
+        memory_kib=_value(facts, guest, GuestMemory, "memory_kib"),
+        vcpus=_value(facts, guest, GuestPinning, "vcpus"),
+        targets=[
+            TargetResult(host=host, verdict=route.verdict, reasons=list(route.reasons))
+            for host, route in routes.targets.items()
+        ],
+    )
+
+
+def _value(facts: Facts, guest: Guest, kind: type[GuestFact], name: str) -> Any:
+    fact = facts.of_guest(guest, kind)
+    return None if isinstance(fact, Unavailable) else getattr(fact, name)

@@ -1,0 +1,207 @@
+"""Facts × checks → judgements: every check over every subject of its scope, each distinct question asked once.
+
+Checks are pure and facts are shared by value (`audit.facts.base.Facts`), so a judgement is memoised by the
+identity of the facts it was made from: a fleet costs as much as it has distinct values.
+"""
+
+import importlib
+import pkgutil
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import entry_points
+from types import ModuleType
+from typing import Any, Literal, NamedTuple
+
+from audit.check import At, Check, Finding, NotApplicable, Parameter, Role, Scope
+from audit.evidence import Probe
+from audit.facts.base import Facts, Guest, GuestFact, Unavailable
+from audit.policy import Policy
+from audit.text import visible
+
+GROUP = "virt_preflight.checks"
+
+
+class CheckError(Exception):
+    """The installed checks cannot be used together."""
+
+
+def discover() -> tuple[Check, ...]:
+    """All checks that installed packages offer (entry point group `virt_preflight.checks`), by id.
+
+    An entry point names a module, or a package whose modules are all looked through.
+    """
+    found: dict[str, Check] = {}
+    for entry in entry_points(group=GROUP):
+        for module in _modules(entry.load()):
+            for value in vars(module).values():
+                if isinstance(value, Check) and found.setdefault(value.id, value) is not value:
+                    raise CheckError(f"two checks are called {value.id}")
+    return tuple(found[name] for name in sorted(found))
+
+
+def _modules(root: ModuleType) -> Iterator[ModuleType]:
+    yield root
+    for info in pkgutil.iter_modules(getattr(root, "__path__", [])):
+        yield importlib.import_module(f"{root.__name__}.{info.name}")
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """What one check said of one combination of facts."""
+
+    status: Literal["pass", "fail", "skip", "unknown", "error"]
+    findings: tuple[Finding, ...] = ()
+    reason: str = ""
+    """Of a skip, an unknown or an error."""
+    probe: Probe | None = None
+    """Of an unknown: the one that would supply what is missing."""
+
+
+PASS = Judged("pass")
+
+
+class Subject(NamedTuple):
+    """What an outcome is about; unused parts are None."""
+
+    host: str | None = None
+    target: str | None = None
+    """Of a pair (`host` is then the source) or a placement."""
+    guest: Guest | None = None
+    cluster: str | None = None
+
+
+class Outcome(NamedTuple):
+    """One check, one subject, one judgement that is neither a pass nor a skip."""
+
+    check: Check
+    subject: Subject
+    judged: Judged
+
+
+@dataclass
+class Judgements:
+    """Of one cluster: what is not a pass, by subject, and how often each check came to which status."""
+
+    outcomes: dict[Subject, list[Outcome]] = field(default_factory=dict)
+    counts: dict[str, Counter[str]] = field(default_factory=dict)
+    skipped: dict[str, Counter[str]] = field(default_factory=dict)
+
+    def of(self, subject: Subject) -> list[Outcome]:
+        """The outcomes about that very subject."""
+        return self.outcomes.get(subject, [])
+
+    def add(self, check: Check, subject: Subject, judged: Judged) -> None:
+        """Count it, and keep it unless it is a pass or a skip."""
+        self.counts.setdefault(check.id, Counter())[judged.status] += 1
+        if judged.status == "skip":
+            self.skipped.setdefault(check.id, Counter())[judged.reason] += 1
+        elif judged.status != "pass":
+            self.outcomes.setdefault(subject, []).append(Outcome(check, subject, judged))
+
+
+class Judge:
+    """Applies checks to the facts of one run."""
+
+    def __init__(self, facts: Facts, checks: Sequence[Check], policy: Policy) -> None:
+        self._facts = facts
+        self._checks = checks
+        self._policy = policy
+        self._memo: dict[tuple[Any, ...], Judged] = {}
+
+    def cluster(self, name: str, hosts: Sequence[str]) -> Judgements:
+        """Every check over every subject of the cluster's reached hosts, guests, ordered pairs and placements."""
+        found = Judgements()
+        subjects = dict(self._subjects(name, hosts))
+        for check in self._checks:
+            for subject in subjects[check.scope]:
+                found.add(check, subject, self._judged(check, subject, hosts))
+        return found
+
+    def _subjects(self, cluster: str, hosts: Sequence[str]) -> Iterator[tuple[Scope, list[Subject]]]:
+        guests = [guest for host in hosts for guest in self._guests(host)]
+        yield Scope.CLUSTER, [Subject(cluster=cluster)]
+        yield Scope.HOST, [Subject(host) for host in hosts]
+        yield Scope.PAIR, [Subject(host, target) for host in hosts for target in hosts if target != host]
+        yield Scope.GUEST, [Subject(guest.host, None, guest) for guest in guests]
+        yield (
+            Scope.PLACEMENT,
+            [Subject(guest.host, target, guest) for guest in guests for target in hosts if target != guest.host],
+        )
+
+    def _guests(self, host: str) -> tuple[Guest, ...]:
+        guests = self._facts.guests(host)
+        return () if isinstance(guests, Unavailable) else guests
+
+    def _judged(self, check: Check, subject: Subject, hosts: Sequence[str]) -> Judged:
+        if check.scope is Scope.CLUSTER:
+            return self._cluster_judged(check, hosts)
+        arguments = [self._argument(parameter, subject) for parameter in check.parameters]
+        for argument in arguments:
+            if isinstance(argument, Unavailable):
+                return _unknown(argument)
+        return self._ask(check, arguments)
+
+    def _argument(self, parameter: Parameter, subject: Subject) -> Any:
+        if parameter.kind is Policy:
+            return self._policy
+        if issubclass(parameter.kind, GuestFact):
+            assert subject.guest is not None, "a guest fact makes a guest scope"
+            return self._facts.of_guest(subject.guest, parameter.kind)
+        host = subject.target if parameter.role is Role.TARGET and subject.target else subject.host
+        assert host is not None, "every scope but the cluster's has a host"
+        return self._facts.of(host, parameter.kind)
+
+    def _cluster_judged(self, check: Check, hosts: Sequence[str]) -> Judged:
+        """A cluster check sees the facts that there are; it passes only if it saw them all."""
+        members: list[At[Any]] = []
+        missing: list[Unavailable] = []
+        [kind] = check.facts
+        for host in hosts:
+            for guest, fact in self._of_host(host, kind):
+                if isinstance(fact, Unavailable):
+                    missing.append(fact)
+                else:
+                    members.append(At(host, fact, guest))
+        seen = tuple(members)
+        judged = self._ask(check, [self._policy if p.kind is Policy else seen for p in check.parameters])
+        return _unknown(missing[0]) if missing and judged.status == "pass" else judged
+
+    def _of_host(self, host: str, kind: type[Any]) -> Iterator[tuple[str, Any]]:
+        if not issubclass(kind, GuestFact):
+            yield "", self._facts.of(host, kind)
+            return
+        guests = self._facts.guests(host)
+        if isinstance(guests, Unavailable):
+            yield "", guests
+            return
+        for guest in guests:
+            yield guest.name, self._facts.of_guest(guest, kind)
+
+    def _ask(self, check: Check, arguments: list[Any]) -> Judged:
+        """The check's answer. Facts are shared by value, so their identity stands for them."""
+        if check.scope is Scope.CLUSTER:
+            return _asked(check, arguments)
+        key = (check.id, *map(id, arguments))
+        if key not in self._memo:
+            self._memo[key] = _asked(check, arguments)
+        return self._memo[key]
+
+
+def _asked(check: Check, arguments: Iterable[Any]) -> Judged:
+    findings: list[Finding] = []
+    try:
+        for finding in check.function(*arguments):
+            findings.append(finding)  # one by one: what was found before an unknown stops the check is kept
+    except NotApplicable as reason:
+        return Judged("skip", reason=str(reason))
+    except Unavailable as reason:
+        if not findings:
+            return _unknown(reason)
+    except Exception as error:  # noqa: BLE001 - a check is somebody else's code; its bug must not end the run
+        return Judged("error", reason=f"{check.id} failed: {visible(repr(error))}")
+    return Judged("fail", tuple(findings)) if findings else PASS
+
+
+def _unknown(missing: Unavailable) -> Judged:
+    return Judged("unknown", reason=str(missing), probe=missing.probe)

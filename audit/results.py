@@ -1,0 +1,227 @@
+"""results.json: the judgement of a run as plain JSON values, the contract between `evaluate` and whoever reads it.
+
+The published schema is `audit/results.schema.json`; `format` changes when a reader would break. Everything that
+came from a host (names, messages, values) is untrusted text: escape it where you show it (`audit.text.visible`).
+"""
+
+import json
+from pathlib import Path
+from typing import Any, Literal, NotRequired, TypedDict
+
+FORMAT = "virt-preflight/results/1"
+
+Verdict = Literal["GO", "GO WITH CONDITIONS", "NO-GO", "CANNOT SAY"]
+RouteVerdict = Literal["yes", "conditions", "no", "unknown"]
+Status = Literal["fail", "unknown", "error"]
+
+EXIT_STATUS: dict[str, int] = {"GO": 0, "NO-GO": 3, "GO WITH CONDITIONS": 4, "CANNOT SAY": 5}
+
+
+class ResultsError(Exception):
+    """The file is not a results.json that this version reads."""
+
+
+class Change(TypedDict, total=False):
+    """The inventory's `change` section, as the report prints it."""
+
+    ticket: str
+    window: str
+    requester: str
+
+
+class Run(TypedDict):
+    """Where the judgement comes from. Times are UTC, ISO 8601."""
+
+    id: str
+    tool: str
+    started: str
+    finished: str
+    valid_until: str
+    change: dict[str, str]
+    policy: dict[str, Any]
+    drain: list[str]
+    """Hosts that the verdict was narrowed to; empty: all."""
+    bundle_sha256: str
+    """Over the digests of all evidence: two runs on the same evidence agree in it."""
+
+
+class Reason(TypedDict):
+    """Why a route is not a plain yes."""
+
+    check: str
+    status: Status
+    message: str
+
+
+class VerdictSummary(TypedDict):
+    """The first page."""
+
+    word: Verdict
+    sentence: str
+    guests: dict[str, int]
+    """Running guests in scope by number of proved targets: `two_or_more`, `one`, `none`, `unknown`, `total`."""
+    blocking: list[str]
+    """Sentences: why it is NO-GO or CANNOT SAY."""
+    conditions: list[str]
+    """Sentences: what must be done or accepted first."""
+
+
+class Row(TypedDict):
+    """One line of the side-by-side table. `value` is null when unknown, and `why` says why."""
+
+    domain: str
+    label: str
+    value: str | None
+    why: NotRequired[str]
+
+
+class HostResult(TypedDict):
+    """One audited host."""
+
+    name: str
+    cluster: str
+    reached: bool
+    problem: str
+    privilege: str
+    rows: list[Row]
+
+
+class CheckResult(TypedDict):
+    """One check and how often it came to which status."""
+
+    id: str
+    title: str
+    why: str
+    scope: str
+    severity: str
+    blocks: str
+    reference: str
+    remedy: str
+    counts: dict[str, int]
+    """Outcomes by status: pass, fail, skip, unknown, error."""
+    skipped: dict[str, int]
+    """Why it did not apply, and how often; skips are counted here, not listed among the outcomes."""
+
+
+class EvidenceRef(TypedDict):
+    """Which raw output a statement rests on."""
+
+    host: str
+    probe: str
+    sha256: str | None
+    """None: there is no output."""
+
+
+class Subject(TypedDict, total=False):
+    """A host; a source and a target; a guest (on its host) and perhaps a target; a cluster."""
+
+    host: str
+    source: str
+    target: str
+    guest: str
+    guest_uuid: str
+    cluster: str
+
+
+class Outcome(TypedDict):
+    """A fail, an unknown or an error. `expected` and `actual` are empty unless it is a fail."""
+
+    check: str
+    status: Status
+    subject: Subject
+    severity: str
+    blocks: str
+    message: str
+    expected: str
+    actual: str
+    evidence: list[EvidenceRef]
+    remedy: str
+    waiver: None
+
+
+class Pair(TypedDict):
+    """One ordered pair, for a plain host-model guest."""
+
+    cluster: str
+    source: str
+    target: str
+    verdict: RouteVerdict
+    reasons: list[Reason]
+
+
+class TargetResult(TypedDict):
+    """Where a guest can go."""
+
+    host: str
+    verdict: RouteVerdict
+    reasons: list[Reason]
+
+
+class GuestResult(TypedDict):
+    """One guest and its targets; a shut-off one is judged for offline migration."""
+
+    name: str
+    uuid: str
+    host: str
+    cluster: str
+    state: str
+    active: bool
+    memory_kib: int | None
+    vcpus: int | None
+    targets: list[TargetResult]
+
+
+class Baseline(TypedDict):
+    """The CPU that every host of a cluster can give. `cpu_xml` is what `virsh hypervisor-cpu-baseline` prints."""
+
+    cluster: str
+    hosts: list[str]
+    missing: dict[str, str]
+    """Hosts of the cluster that are not in it, and why: the baseline is partial."""
+    virttype: str
+    cpu_xml: str | None
+    migratable_cpu_xml: str | None
+    """The same with `--migratable`; null when that changes nothing."""
+    model: str | None
+    vendor: str | None
+    problem: str
+    """Why there is none, in libvirt's words."""
+    engine: str
+    """Which CPU map it was computed with."""
+    removed_by: dict[str, list[str]]
+    cross_check: str
+
+
+class Results(TypedDict):
+    """The whole file."""
+
+    format: str
+    run: Run
+    verdict: VerdictSummary
+    hosts: list[HostResult]
+    checks: list[CheckResult]
+    outcomes: list[Outcome]
+    pairs: list[Pair]
+    guests: list[GuestResult]
+    baselines: list[Baseline]
+
+
+def dumps(results: Results) -> str:
+    """The file's text: stable order, no float noise, one value a line so that two runs diff well."""
+    return json.dumps(results, indent=1, ensure_ascii=False) + "\n"
+
+
+def load(path: Path) -> Results:
+    """The results in `path`. Raises `ResultsError` with one clear line."""
+    try:
+        value = json.loads(path.read_bytes())
+    except OSError as error:
+        raise ResultsError(f"{path}: {error.strerror}") from error
+    except ValueError as error:
+        raise ResultsError(f"{path}: not JSON: {error}") from error
+    if not isinstance(value, dict) or value.get("format") != FORMAT:
+        raise ResultsError(f"{path}: not a {FORMAT} file")
+    missing = [key for key in Results.__required_keys__ if key not in value]
+    if missing:
+        raise ResultsError(f"{path}: lacks {', '.join(sorted(missing))}")
+    return value  # type: ignore[return-value]

@@ -1,0 +1,158 @@
+"""The engine: what becomes a pass, a fail, a skip, an unknown or an error, and that nothing is asked twice."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar, Self
+
+import pytest
+
+from audit.check import Blocks, Cluster, Finding, NotApplicable, Policy, Severity, Source, Target, check
+from audit.evidence import Evidence, HostEvidence, Probe
+from audit.facts.base import Facts, Guest, GuestFact, GuestSource, HostFact, Said, Unavailable
+from audit.judge import Judge, Subject, discover
+from audit.text import parse_xml
+
+LOAD = Probe("test.load", "cat /proc/loadavg")
+
+
+@dataclass(frozen=True, slots=True)
+class Load(HostFact):
+    probes: ClassVar = (LOAD,)
+    percent: int
+
+    @classmethod
+    def parse(cls, said: Said) -> Self:
+        return cls(int(said.text(LOAD)))
+
+
+@dataclass(frozen=True, slots=True)
+class Title(GuestFact):
+    probes: ClassVar = (LOAD,)
+    text: str
+
+    @classmethod
+    def parse(cls, guest: GuestSource) -> Self:
+        text = guest.xml.findtext("title")
+        if text is None:
+            raise Unavailable(LOAD, "no title")
+        return cls(text)
+
+
+def facts(loads: dict[str, str], guests: dict[str, list[str]] | None = None) -> Facts:
+    """Hosts by name with what their probe printed, and guests by host as XML."""
+
+    def read_guests(said: Said) -> list[GuestSource]:
+        return [
+            GuestSource(Guest(said.host.host, f"uuid-{n}", f"g{n}"), True, parse_xml(xml.encode()), None, said)
+            for n, xml in enumerate((guests or {}).get(said.host.host, []))
+        ]
+
+    hosts = {
+        name: HostEvidence(name, {LOAD.name: Evidence(LOAD.name, 0, text.encode())} if text else {})
+        for name, text in loads.items()
+    }
+    return Facts(hosts, read_guests)
+
+
+def judged(function, loads, guests=None, **options):
+    made = check(severity=Severity.HIGH, blocks=Blocks.MIGRATION, reference="none", **options)(function)
+    return Judge(facts(loads, guests), [made], Policy()).cluster("c", tuple(loads)), made
+
+
+def calm(load: Load) -> Iterator[Finding]:
+    """The host is not busy."""
+    if load.percent == 50:
+        raise NotApplicable("half is nobody's business")
+    if load.percent > 90:
+        yield Finding(expected="at most 90 %", actual=f"{load.percent} %")
+    assert load.percent >= 0
+
+
+def test_each_status_comes_from_where_it_should():
+    found, made = judged(calm, {"idle": "3", "busy": "99", "half": "50", "silent": "", "noise": "abc", "bug": "-1"})
+    assert found.counts[made.id] == {"pass": 1, "fail": 1, "skip": 1, "unknown": 2, "error": 1}
+    [busy] = found.of(Subject("busy"))
+    assert busy.judged.findings[0].message == "99 %; expected: at most 90 %"
+    [silent] = found.of(Subject("silent"))
+    assert (silent.judged.reason, silent.judged.probe) == ("test.load: not collected", LOAD)
+    [noise] = found.of(Subject("noise"))
+    assert "not understood" in noise.judged.reason
+    [bug] = found.of(Subject("bug"))
+    assert bug.judged.status == "error"
+    assert found.of(Subject("idle")) == found.of(Subject("half")) == []
+    assert found.skipped[made.id] == {"half is nobody's business": 1}
+
+
+def heavier(here: Source[Load], there: Target[Load]) -> Iterator[Finding]:
+    """The target is not busier than the source."""
+    if there.percent > here.percent:
+        yield Finding(expected=f"at most {here.percent} %", actual=f"{there.percent} %")
+
+
+def test_pairs_are_ordered():
+    found, _ = judged(heavier, {"a": "10", "b": "20"})
+    assert found.of(Subject("a", "b"))
+    assert not found.of(Subject("b", "a"))
+
+
+def test_equal_facts_are_judged_once():
+    calls = []
+
+    def counted(here: Source[Load], there: Target[Load]) -> Iterator[Finding]:
+        """It is counted."""
+        calls.append((here, there))
+        yield from ()
+
+    found, made = judged(counted, {f"host{n}": str(n % 2) for n in range(10)})
+    assert found.counts[made.id]["pass"] == 90
+    assert len(calls) == 4
+
+
+def welcome(title: Title, there: Target[Load]) -> Iterator[Finding]:
+    """The guest may come."""
+    if title.text == "heavy" and there.percent > 50:
+        yield Finding(expected="an idle host", actual=f"{there.percent} %")
+
+
+def test_placements_and_a_guest_fact_that_is_missing():
+    guests = {"a": ["<domain><title>heavy</title></domain>", "<domain/>"]}
+    found, _ = judged(welcome, {"a": "0", "b": "60", "c": "10"}, guests)
+    heavy, untitled = Guest("a", "uuid-0", "g0"), Guest("a", "uuid-1", "g1")
+    assert found.of(Subject("a", "b", heavy))[0].judged.status == "fail"
+    assert not found.of(Subject("a", "c", heavy))
+    assert found.of(Subject("a", "c", untitled))[0].judged.reason == "test.load: no title"
+
+
+def unique(loads: Cluster[Load]) -> Iterator[Finding]:
+    """No two hosts are equally busy."""
+    seen: dict[int, str] = {}
+    for member in loads:
+        if member.fact.percent in seen:
+            hosts = frozenset({seen[member.fact.percent], member.host})
+            yield Finding(expected="different", actual="equal", hosts=hosts)
+        seen[member.fact.percent] = member.host
+
+
+@pytest.mark.parametrize(
+    ("loads", "status"),
+    [({"a": "1", "b": "2"}, "pass"), ({"a": "1", "b": "1", "c": ""}, "fail"), ({"a": "1", "b": ""}, "unknown")],
+)
+def test_a_cluster_check_passes_only_if_it_saw_every_host(loads, status):
+    found, made = judged(unique, loads)
+    assert found.counts[made.id] == {status: 1}
+
+
+def test_what_was_found_before_an_unknown_is_kept():
+    def partly(load: Load) -> Iterator[Finding]:
+        """Both halves hold."""
+        yield Finding(expected="a", actual="b")
+        raise Unavailable(LOAD, "the other half is not known")
+
+    found, _ = judged(partly, {"a": "1"})
+    [outcome] = found.of(Subject("a"))
+    assert outcome.judged.status == "fail"
+
+
+def test_built_in_checks_are_found_and_named_once():
+    checks = discover()
+    assert len({c.id for c in checks}) == len(checks) > 0

@@ -1,0 +1,194 @@
+"""How outcomes become verdicts: the rules of docs/how-it-decides.md, row by row."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pytest
+
+from audit.check import Blocks, Cluster, Finding, Severity, Source, Stage, Target, check
+from audit.facts.base import Guest, GuestFact, HostFact
+from audit.judge import Judged, Judgements, Subject
+from audit.verdict import ClusterRoutes, GuestRoutes, Route, departure, guest_route, pair_route, summary, unread_route
+
+GUEST = Guest("a", "u", "web")
+
+
+@dataclass(frozen=True, slots=True)
+class Some(HostFact):
+    value: int
+
+
+@dataclass(frozen=True, slots=True)
+class SomeGuest(GuestFact):
+    value: int
+
+
+def of_host(some: Some) -> Iterator[Finding]:
+    """It holds."""
+
+
+def of_target(some: Target[Some]) -> Iterator[Finding]:
+    """It holds."""
+
+
+def of_pair(here: Source[Some], there: Target[Some]) -> Iterator[Finding]:
+    """It holds."""
+
+
+def of_guest(guest: SomeGuest) -> Iterator[Finding]:
+    """It holds."""
+
+
+def of_placement(guest: SomeGuest, there: Target[Some]) -> Iterator[Finding]:
+    """It holds."""
+
+
+def of_cluster(some: Cluster[Some]) -> Iterator[Finding]:
+    """It holds."""
+
+
+def failed(function, *, severity=Severity.HIGH, blocks=Blocks.MIGRATION, status="fail", hosts=(), **options):
+    made = check(severity=severity, blocks=blocks, reference="none", **options)(function)
+    finding = Finding(expected="good", actual=f"bad {function.__name__}", hosts=frozenset(hosts))
+    return made, Judged(status, (finding,) if status == "fail" else (), "" if status == "fail" else "no answer")
+
+
+def verdict_with(subject, entry, *, active=True):
+    found = Judgements()
+    found.add(entry[0], subject, entry[1])
+    return guest_route(found, "c", GUEST, "b", active=active).verdict
+
+
+@pytest.mark.parametrize(
+    ("subject", "entry", "verdict"),
+    [
+        (Subject("a", None, GUEST), failed(of_guest), "no"),
+        (Subject("a", "b", GUEST), failed(of_placement), "no"),
+        (Subject("a", "c", GUEST), failed(of_placement), "yes"),
+        (Subject("a", "b"), failed(of_pair), "no"),
+        (Subject("b", "a"), failed(of_pair), "yes"),
+        (Subject("a"), failed(of_host), "no"),
+        (Subject("b"), failed(of_host), "no"),
+        (Subject("b"), failed(of_target), "no"),
+        (Subject("a"), failed(of_target), "yes"),
+        (Subject("a", "b"), failed(of_pair, plain_guest=True), "yes"),
+        (Subject("a", "b"), failed(of_pair, status="unknown"), "unknown"),
+        (Subject("a", "b"), failed(of_pair, status="error"), "unknown"),
+        (Subject("a", "b"), failed(of_pair, blocks=Blocks.NOTHING), "conditions"),
+        (Subject("a", "b"), failed(of_pair, blocks=Blocks.NOTHING, severity=Severity.MEDIUM), "conditions"),
+        (Subject("a", "b"), failed(of_pair, blocks=Blocks.NOTHING, severity=Severity.LOW), "yes"),
+        (Subject("a", "b"), failed(of_pair, blocks=Blocks.NOTHING, status="unknown"), "yes"),
+        (Subject("a", "b"), failed(of_pair, blocks=Blocks.BASELINE, severity=Severity.LOW), "yes"),
+        (Subject(cluster="c"), failed(of_cluster, hosts=("a", "b")), "no"),
+        (Subject(cluster="c"), failed(of_cluster, hosts=("a", "z")), "yes"),
+    ],
+)
+def test_what_one_outcome_makes_of_a_route(subject, entry, verdict):
+    assert verdict_with(subject, entry) == verdict
+
+
+def test_a_shut_off_guest_heeds_only_what_concerns_offline_migration():
+    assert verdict_with(Subject("a", "b"), failed(of_pair), active=False) == "yes"
+    assert verdict_with(Subject("a", "b"), failed(of_pair, offline=True), active=False) == "no"
+
+
+def test_the_decisive_reason_comes_first():
+    found = Judgements()
+    for made, judged in (
+        failed(of_guest, status="unknown", stage=Stage.CONNECT),
+        failed(of_host, stage=Stage.START),
+        failed(of_pair, stage=Stage.SAFE),
+    ):
+        found.add(
+            made,
+            {"of_guest": Subject("a", None, GUEST), "of_host": Subject("b"), "of_pair": Subject("a", "b")}[
+                made.function.__name__
+            ],
+            judged,
+        )
+    route = guest_route(found, "c", GUEST, "b", active=True)
+    assert route.verdict == "no"
+    assert [r["message"].split(";")[0] for r in route.reasons] == ["bad of_pair", "bad of_host", "no answer"]
+
+
+def test_the_plain_guest_heeds_what_is_only_about_it():
+    found = Judgements()
+    made, judged = failed(of_pair, plain_guest=True)
+    found.add(made, Subject("a", "b"), judged)
+    assert pair_route(found, "c", "a", "b").verdict == "no"
+    assert pair_route(found, "c", "b", "a").verdict == "yes"
+
+
+YES, NO, MAYBE = (
+    Route("yes"),
+    Route("no", ({"check": "x", "status": "fail", "message": "bad"},)),
+    unread_route("b", "?"),
+)
+IF = Route("conditions", ({"check": "x", "status": "fail", "message": "do this"},))
+
+
+def run(*guests: dict[str, Route], active=True, unread=None, drain=(), pairs=None, leave=YES):
+    made = tuple(GuestRoutes(Guest("a", f"u{n}", f"g{n}"), active, targets, leave) for n, targets in enumerate(guests))
+    return summary([ClusterRoutes("c", ("a", "b", "c"), unread or {}, pairs or {}, made)], drain)
+
+
+@pytest.mark.parametrize(
+    ("guests", "word"),
+    [
+        ([{"b": YES, "c": YES}], "GO"),
+        ([{"b": YES, "c": IF}], "GO"),
+        ([{"b": YES, "c": NO}], "GO WITH CONDITIONS"),
+        ([{"b": IF, "c": IF}], "GO WITH CONDITIONS"),
+        ([{"b": NO, "c": NO}], "NO-GO"),
+        ([{"b": NO, "c": MAYBE}], "CANNOT SAY"),
+        ([{"b": YES, "c": MAYBE}], "GO WITH CONDITIONS"),
+        ([{"b": NO, "c": NO}, {"b": MAYBE, "c": MAYBE}], "NO-GO"),
+        ([{"b": YES, "c": YES}, {"b": MAYBE, "c": MAYBE}], "CANNOT SAY"),
+        ([{}], "CANNOT SAY"),
+    ],
+)
+def test_the_run_is_as_good_as_its_worst_guest(guests, word):
+    assert run(*guests)["word"] == word
+
+
+def test_a_guest_that_cannot_leave_is_no_go_even_with_no_target_audited():
+    assert run({}, leave=NO)["word"] == "NO-GO"
+
+
+def test_shut_off_guests_do_not_decide():
+    pairs = {(s, t): YES for s in "abc" for t in "abc" if s != t}
+    assert run({"b": NO, "c": NO}, active=False, pairs=pairs)["word"] == "GO"
+
+
+def test_an_unread_host_keeps_a_run_from_being_green_but_not_from_being_red():
+    assert run({"b": YES, "c": YES}, unread={"c": "down"})["word"] == "CANNOT SAY"
+    assert run({"b": NO, "c": NO}, unread={"c": "down"})["word"] == "NO-GO"
+
+
+def test_a_drain_counts_only_the_drained_hosts_guests_and_the_other_targets():
+    assert run({"b": YES, "c": YES}, drain=("a", "b"))["word"] == "GO WITH CONDITIONS"
+    assert run({"b": NO, "c": NO}, drain=("b",), pairs={("b", "a"): YES, ("b", "c"): YES})["word"] == "GO"
+    assert run({"b": YES, "c": YES}, drain=("a",))["sentence"].startswith("Draining a: ")
+
+
+def test_a_cluster_without_guests_needs_a_peer_in_each_direction():
+    one_way = {("a", "b"): YES, ("a", "c"): YES, ("b", "a"): NO, ("b", "c"): YES, ("c", "a"): NO, ("c", "b"): YES}
+    assert run(pairs=one_way)["word"] == "NO-GO"
+    assert run(pairs={**one_way, ("b", "a"): MAYBE})["word"] == "CANNOT SAY"
+    assert run(pairs={**one_way, ("b", "a"): IF})["word"] == "GO WITH CONDITIONS"
+    assert run(pairs={**one_way, ("b", "a"): YES})["word"] == "GO"
+
+
+def test_guests_are_counted_by_their_number_of_targets():
+    counts = run({"b": YES, "c": IF}, {"b": YES, "c": NO}, {"b": NO, "c": NO}, {"b": NO, "c": MAYBE})["guests"]
+    assert counts == {"two_or_more": 1, "one": 1, "none": 1, "unknown": 1, "total": 4}
+
+
+def test_departure_reads_the_guest_and_its_host_as_a_source():
+    found = Judgements()
+    for made, judged, subject in (
+        (*failed(of_target), Subject("a")),
+        (*failed(of_guest), Subject("a", None, GUEST)),
+    ):
+        found.add(made, subject, judged)
+    assert [r["message"].split(";")[0] for r in departure(found, GUEST, active=True).reasons] == ["bad of_guest"]
