@@ -1,30 +1,318 @@
-"""The commands and their exit status; no logic. `virt-preflight --help` is the reference, house rules the README's."""
+"""The commands and their exit status; no logic. `virt-preflight --help` is the reference."""
 
 import getpass
+import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import click
 from rich.console import Console
-from rich.text import Text
 
 from audit import report as reports
-from audit import results as results_file
+from audit.baselines import bundle_cpus
 from audit.check import Check
-from audit.collect import collect as collect_bundle
-from audit.collect import probes_of
-from audit.cpu import CpuError, CpuMap, IncompatibleCpus, hypervisor_baseline, hypervisor_compare, read_cpus
+from audit.collect import collect, probes_of
+from audit.cpu import CpuDefinition, CpuError, CpuMap, Hypervisor, IncompatibleCpus, hypervisor_baseline, read_cpus
+from audit.cpu import Verdict as ComparisonVerdict
+from audit.cpu import compare as compare_cpus
+from audit.cpu.crosscheck import cross_check
 from audit.evaluate import EvaluationError, evaluate, needed_facts
 from audit.evidence import Bundle, BundleError
+from audit.facts.guest import read_guests
 from audit.inventory import Inventory, InventoryError
 from audit.judge import CheckError, discover
 from audit.progress import Progress
-from audit.results import EXIT_STATUS, Results, ResultsError
+from audit.results import EXIT_STATUS, Results, ResultsError, dumps, load
 from audit.text import visible
 
 TOOL = f"virt-preflight {version('virt-preflight')}"
-USAGE, NO_GO = 2, 3
+USAGE, REFUSED = 2, 3
+READABLE = (InventoryError, BundleError, EvaluationError, CheckError, ResultsError, CpuError)
+"""Errors that are about the input: one clear line and exit status 2."""
+SHOWN = 12
+"""How many reasons are printed; the report has them all."""
+
+
+def main() -> NoReturn:
+    """Run the command line. Exit status: 0 GO, 1 our own failure, 2 usage, 3 NO-GO, 4 with conditions, 5 cannot say."""
+    try:
+        status = commands.main(standalone_mode=False) or 0
+    except click.ClickException as error:
+        error.show()
+        status = USAGE
+    except click.Abort:
+        click.echo("interrupted", err=True)
+        status = 1
+    except READABLE as error:
+        click.echo(f"virt-preflight: {visible(str(error), 1000)}", err=True)
+        status = USAGE
+    except OSError as error:
+        click.echo(f"virt-preflight: {visible(str(error), 1000)}", err=True)
+        status = 1
+    except Exception as error:
+        if os.environ.get("VIRT_PREFLIGHT_DEBUG"):
+            raise
+        click.echo(f"virt-preflight failed, and it is its own fault: {visible(repr(error), 1000)}", err=True)
+        click.echo("Set VIRT_PREFLIGHT_DEBUG=1 to see where.", err=True)
+        status = 1
+    sys.exit(status)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(version("virt-preflight"), prog_name="virt-preflight")
+def commands() -> None:
+    """Judge before the maintenance window which KVM guest can move where, and why not."""
+
+
+# Collecting and judging -----------------------------------------------------------------------------------
+
+
+def _asking(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The options of the commands that open connections."""
+    for option in (
+        click.argument("hosts", nargs=-1, metavar="[HOST]..."),
+        click.option("-i", "--inventory", type=click.Path(path_type=Path), help="YAML file of clusters and hosts."),
+        click.option("--workers", default=32, show_default=True, help="How many hosts are asked at once."),
+        click.option("--seconds", default=120.0, show_default=True, help="Deadline for each round on each host."),
+    ):
+        function = option(function)
+    return function
+
+
+_drain = click.option("--drain", multiple=True, metavar="HOST", help="Judge only whether these hosts can be emptied.")
+
+
+@commands.command()
+@_asking
+@_drain
+@click.option("-o", "--output", type=click.Path(path_type=Path), default=Path("virt-preflight"), show_default=True)
+def audit(
+    hosts: tuple[str, ...], inventory: Path | None, workers: int, seconds: float, drain: tuple[str, ...], output: Path
+) -> int:
+    """Collect evidence from the hosts, judge it, and write the reports to a folder.
+
+    With no host it audits this machine, without SSH. With an inventory, hosts narrow it to themselves.
+    """
+    if (output / "bundle").exists():
+        raise click.UsageError(f"{output} holds a run already: name another folder with -o")
+    checks = discover()
+    bundle = _collected(_inventory(hosts, inventory), checks, workers, seconds)
+    bundle.write(output / "bundle")
+    results = evaluate([bundle], checks, drain, cross_check)
+    _write(output / "results.json", dumps(results))
+    written = reports.write_report(results, output, rendered=_now())
+    _tell(results, [output / "results.json", *written, output / "bundle"])
+    return EXIT_STATUS[results["verdict"]["word"]]
+
+
+@commands.command("collect")
+@_asking
+@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="The bundle's folder, a new one.")
+def collect_(hosts: tuple[str, ...], inventory: Path | None, workers: int, seconds: float, output: Path) -> None:
+    """Gather evidence only, into a bundle that `evaluate` judges anywhere."""
+    if output.exists():
+        raise click.UsageError(f"{output} exists already: name another folder with -o")
+    bundle = _collected(_inventory(hosts, inventory), discover(), workers, seconds)
+    bundle.write(output)
+    click.echo(str(output))
+
+
+@commands.command("evaluate")
+@click.argument("bundles", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="BUNDLE...")
+@_drain
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), help="results.json; without, it goes to standard output."
+)
+def evaluate_(bundles: tuple[Path, ...], drain: tuple[str, ...], output: Path | None) -> int:
+    """Judge bundles. No connection is opened."""
+    results = evaluate([Bundle.read(path) for path in bundles], discover(), drain, cross_check)
+    if output is None:
+        click.echo(dumps(results), nl=False)
+    else:
+        _write(output, dumps(results))
+        _tell(results, [output])
+    return EXIT_STATUS[results["verdict"]["word"]]
+
+
+@commands.command()
+@click.argument("results", type=click.Path(path_type=Path), metavar="RESULTS.JSON")
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Write everything to this folder.")
+@click.option("--html", type=click.Path(path_type=Path), help="Write only the HTML page, here.")
+@click.option("--pdf", type=click.Path(path_type=Path), help="Write only the PDF, here.")
+def report(results: Path, output: Path | None, html: Path | None, pdf: Path | None) -> int:
+    """Render results.json as HTML, PDF, tables and baseline files."""
+    found = load(results)
+    if not (output or html or pdf):
+        raise click.UsageError("say where to: -o FOLDER, --html FILE or --pdf FILE")
+    rendered = _now()
+    written = reports.write_report(found, output, rendered=rendered) if output else []
+    if html:
+        _write(html, reports.render_html(found, rendered=rendered))
+        written.append(html)
+    if pdf:
+        _write(pdf, reports.render_pdf(found, rendered=rendered))
+        written.append(pdf)
+    for path in written:
+        click.echo(str(path))
+    return EXIT_STATUS[found["verdict"]["word"]]
+
+
+def _inventory(hosts: Sequence[str], path: Path | None) -> Inventory:
+    if path is None:
+        return Inventory.of_hosts(hosts) if hosts else Inventory.this_machine()
+    inventory = Inventory.read(path)
+    return inventory.only(hosts) if hosts else inventory
+
+
+def _collected(inventory: Inventory, checks: Sequence[Check], workers: int, seconds: float) -> Bundle:
+    with Progress(Console(stderr=True)) as progress:
+        return collect(
+            inventory,
+            probes_of(needed_facts(checks)),
+            read_guests=read_guests,
+            tool=TOOL,
+            secret=progress.paused(getpass.getpass) if sys.stdin.isatty() else None,
+            progress=progress,
+            workers=workers,
+            seconds=seconds,
+        )
+
+
+def _now() -> str:
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _write(path: Path, content: str | bytes) -> None:
+    """Under its name only when it is whole."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_bytes(content if isinstance(content, bytes) else content.encode())
+    partial.replace(path)
+
+
+def _tell(results: Results, written: Sequence[Path]) -> None:
+    verdict = results["verdict"]
+    colour = {"GO": "green", "NO-GO": "red"}.get(verdict["word"], "yellow")
+    click.echo(click.style(verdict["word"], fg=colour, bold=True) + f"  {visible(verdict['sentence'], 500)}")
+    for heading, reasons in (("Blocking", verdict["blocking"]), ("Conditions", verdict["conditions"])):
+        if reasons:
+            click.echo(f"{heading}:")
+        for reason in reasons[:SHOWN]:
+            click.echo(f"  - {visible(reason, 400)}")
+        if len(reasons) > SHOWN:
+            click.echo(f"  - … and {len(reasons) - SHOWN} more: see the report")
+    for path in written:
+        click.echo(str(path))
+
+
+# CPUs -----------------------------------------------------------------------------------------------------
+
+_SOURCE = click.Path(path_type=Path, allow_dash=True)
+_cpu_map = click.option(
+    "--cpu-map", type=click.Path(path_type=Path), help="A libvirt's cpu_map folder to compute with."
+)
+
+
+@commands.command()
+@click.argument(
+    "sources", nargs=-1, required=True, type=click.Path(path_type=Path, allow_dash=True), metavar="SOURCE..."
+)
+@click.option("--features", is_flag=True, help="Also list the features that the model includes.")
+@click.option("--migratable", is_flag=True, help="Leave out features that block migration.")
+@_cpu_map
+def baseline(sources: tuple[Path, ...], features: bool, migratable: bool, cpu_map: Path | None) -> int:
+    """Print the CPU that all CPUs in the sources can give, as `virsh hypervisor-cpu-baseline` prints it.
+
+    A source is a file of <cpu>, <domainCapabilities>, <capabilities> or <domain> elements, `-` for standard input,
+    or a bundle.
+    """
+    cpus: list[CpuDefinition] = []
+    hypervisors: list[Hypervisor] = []
+    for source in sources:
+        more, their = _cpus(source)
+        cpus += more
+        hypervisors += their
+    common = Hypervisor.common(hypervisors) if hypervisors else None
+    try:
+        result = hypervisor_baseline(cpus, _map(cpu_map), common, features=features, migratable=migratable)
+    except IncompatibleCpus as error:
+        click.echo(f"error: {visible(str(error), 1000)}", err=True)
+        return REFUSED
+    click.echo(result.to_xml())
+    return 0
+
+
+@commands.command()
+@click.argument("target", type=_SOURCE, metavar="TARGET-XML")
+@click.argument("cpu", type=_SOURCE, metavar="CPU-XML")
+@_cpu_map
+def compare(target: Path, cpu: Path, cpu_map: Path | None) -> int:
+    """Say whether the target can give that CPU: identical, superset or incompatible, then the missing features."""
+    host, asked = _first(target), _first(cpu)
+    result = compare_cpus(host, asked, _map(cpu_map))
+    click.echo(result.verdict.value)
+    for name in result.missing:
+        click.echo(visible(name))
+    if result.reason and not result.missing:
+        click.echo(f"error: {visible(result.reason, 1000)}", err=True)
+    return REFUSED if result.verdict is ComparisonVerdict.INCOMPATIBLE else 0
+
+
+def _cpus(source: Path) -> tuple[list[CpuDefinition], list[Hypervisor]]:
+    """The CPU definitions of a file, of standard input, or of a bundle's hosts with what their QEMUs know."""
+    if source.is_dir():
+        return bundle_cpus(Bundle.read(source))
+    text = sys.stdin.buffer.read() if str(source) == "-" else _bytes(source)
+    try:
+        return read_cpus(text), []
+    except CpuError as error:
+        raise type(error)(f"{source}: {error}") from error
+
+
+def _first(source: Path) -> CpuDefinition:
+    cpus, _ = _cpus(source)
+    return cpus[0]
+
+
+def _bytes(source: Path) -> bytes:
+    try:
+        return source.read_bytes()
+    except OSError as error:
+        raise click.UsageError(f"{source}: {error.strerror}") from error
+
+
+def _map(folder: Path | None) -> CpuMap:
+    return CpuMap.from_folder(folder) if folder else CpuMap.carried()
+
+
+# Checks ---------------------------------------------------------------------------------------------------
+
+
+@commands.command("checks")
+@click.argument("check_id", required=False, metavar="[ID]")
+def checks_(check_id: str | None) -> None:
+    """List what is checked, by domain; with an id, tell why, and what evidence it reads."""
+    found = {check.id: check for check in discover()}
+    if check_id is None:
+        for check in found.values():
+            click.echo(f"{check.id:44} {check.scope.value:10} {check.severity.name.lower():9} {check.title}")
+        return
+    if check_id not in found:
+        raise click.UsageError(f"there is no check {check_id}; `virt-preflight checks` lists them")
+    check = found[check_id]
+    click.echo(f"{check.id}\n\n{check.title}\n{check.why}\n")
+    click.echo(f"scope: {check.scope.value}   severity: {check.severity.name.lower()}   blocks: {check.blocks.value}")
+    click.echo(f"reference: {check.reference}")
+    if check.remedy:
+        click.echo(f"remedy: {check.remedy}")
+    click.echo("evidence:")
+    for probe in check.probes:
+        click.echo(f"  {probe.name}: {probe.by_hand}")
+
+
+if __name__ == "__main__":
+    main()

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from audit.baselines import cluster_baselines
+from audit.baselines import CrossChecker, cluster_baselines
 from audit.check import Check, Parameter, Role, Scope
 from audit.evidence import Bundle, HostEvidence, Probe
 from audit.facts.base import Facts, Guest, GuestFact, HostFact, Unavailable
@@ -53,11 +53,17 @@ def needed_facts(checks: Sequence[Check]) -> tuple[type[HostFact] | type[GuestFa
     return tuple(dict.fromkeys([*of_checks, *SIDE_BY_SIDE_FACTS, GuestState, GuestMemory, GuestPinning]))
 
 
-def evaluate(bundles: Sequence[Bundle], checks: Sequence[Check], drain: Sequence[str] = ()) -> Results:
+def evaluate(
+    bundles: Sequence[Bundle],
+    checks: Sequence[Check],
+    drain: Sequence[str] = (),
+    cross_check: CrossChecker | None = None,
+) -> Results:
     """Judge the hosts, guests, pairs and placements of the bundles' clusters.
 
-    `drain` narrows the verdict to emptying those hosts. Raises `EvaluationError` when two bundles hold the same
-    host, or a host to drain is in none.
+    `drain` narrows the verdict to emptying those hosts; `cross_check` asks a second opinion on each baseline, the one
+    thing in the results that does not follow from the bundles alone. Raises `EvaluationError` when two bundles hold
+    the same host, or a host to drain is in none.
     """
     evidence, inventories = _merged(bundles)
     policy = inventories[0].policy
@@ -81,7 +87,7 @@ def evaluate(bundles: Sequence[Bundle], checks: Sequence[Check], drain: Sequence
         ],
         pairs=[_pair(cluster, s, t, route) for cluster in routes for (s, t), route in cluster.pairs.items()],
         guests=[_guest(cluster, guest, facts) for cluster in routes for guest in cluster.guests],
-        baselines=[b for cluster in routes for b in cluster_baselines(cluster.name, cluster.hosts, facts)],
+        baselines=[b for cluster in routes for b in cluster_baselines(cluster.name, cluster.hosts, facts, cross_check)],
     )
 
 

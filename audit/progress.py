@@ -1,5 +1,6 @@
 """What a person sees while hosts are asked: one live line a host on a terminal, plain lines elsewhere."""
 
+from collections.abc import Callable
 from threading import Lock
 from time import monotonic
 from types import TracebackType
@@ -46,6 +47,22 @@ class Progress:
                 self._live.update(self._table())
             else:
                 self._console.print(Text(f"{visible(host, 60)}: {visible(what, 200)}"), soft_wrap=True)
+
+    def paused(self, ask: Callable[[str], str]) -> Callable[[str], str | None]:
+        """`ask` for a secret with the live lines out of the way. None when nobody answers."""
+
+        def prompt(question: str) -> str | None:
+            if self._live:
+                self._live.stop()
+            try:
+                return ask(f"{visible(question)}: ")
+            except EOFError:
+                return None
+            finally:
+                if self._live:
+                    self._live.start()
+
+        return prompt
 
     def _table(self) -> Table:
         table = Table.grid(padding=(0, 2))

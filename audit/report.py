@@ -178,7 +178,7 @@ def _guest_line(guest: GuestResult) -> dict[str, Any]:
 
 
 def _pair_line(pair: Pair) -> dict[str, Any]:
-    ends = {key: pair[key] for key in ("cluster", "source", "target", "verdict")}  # type: ignore[literal-required]
+    ends = {key: pair[key] for key in ("cluster", "source", "target", "verdict")}
     return {**ends, "reasons": _reasons(pair["reasons"])}
 
 

@@ -38,7 +38,7 @@ WORD_COLUMNS = 12  # up to so many targets the matrix has words in its cells, be
 SIGN_COLUMNS = 26
 PAPER_NAMES = 12  # names in one list
 SCREEN_NAMES = 1000
-FIRST_PAGE_LINES = 17  # of blocking reasons and conditions together
+FIRST_PAGE_LINES = 22  # of blocking reasons and conditions together
 FIRST_PAGE_WIDTH = 88  # characters a line there, in the widest font we expect
 
 SEVERITIES = ("critical", "high", "medium", "low", "info")
@@ -107,7 +107,7 @@ class FactRow:
 
 @dataclass(frozen=True, slots=True)
 class FactTable:
-    """At most `HOST_COLUMNS` columns of it; equal hosts share one. Only the first carries what is the same everywhere."""
+    """At most `HOST_COLUMNS` columns of it; equal hosts share one. Only the first table has the rows that are `same`."""
 
     columns: tuple[str, ...]
     width: int
@@ -168,11 +168,10 @@ class Route:
 
 @dataclass(frozen=True, slots=True)
 class GuestRow:
-    """One guest, or several with the same fate on the same host."""
+    """Guests of one host with the same targets and reasons: `(name, what it is)`."""
 
-    name: str
+    guests: Cut[tuple[str, str]]
     host: str
-    about: str
     routes: tuple[Route, ...]
 
 
@@ -183,7 +182,7 @@ class GuestGroup:
     title: str
     kind: str
     note: str
-    guests: tuple[GuestRow, ...]
+    rows: tuple[GuestRow, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -287,7 +286,10 @@ class _Context:
         return self.short.get(name, _name(name))
 
     def some(self, hosts: Iterable[str]) -> str:
-        return _some([self.host(name) for name in hosts], self.names)
+        return self.join([self.host(name) for name in hosts])
+
+    def join(self, names: Sequence[str]) -> str:
+        return _some(names, self.names)
 
     def because(self, reason: Reason, routes: Cut[tuple[str, str]] | None = None) -> Because:
         check, text = reason["check"], visible(reason["message"], VALUE_LIMIT)
@@ -332,10 +334,7 @@ def build(results: Results, *, rendered: str, digest: str, files: dict[str, tupl
             ("Format", results["format"]),
         ),
         policy=tuple((name, visible(str(value), VALUE_LIMIT)) for name, value in sorted(run["policy"].items())),
-        logins=tuple(
-            (_name(h["name"]), "read" if h["reached"] else "not read", h["privilege"], h["problem"])
-            for h in results["hosts"]
-        ),
+        logins=_logins(results["hosts"], context),
         rendered=rendered,
     )
 
@@ -462,7 +461,7 @@ def _fact_rows(columns: list[list[Row]], weights: list[int]) -> list[tuple[str, 
         for row, weight in zip(found, weights, strict=True):
             if row is not None and row["value"] is not None:
                 votes[row["value"]] = votes.get(row["value"], 0) + weight
-        usual = max(votes, key=lambda value: votes[value], default=None)
+        usual = next((value for value, count in votes.items() if 2 * count > sum(votes.values())), None)
         cells = tuple(_fact_cell(row, usual) for row in found)
         same = cells[0] if len(set(cells)) == 1 else None
         made.append((key[0], FactRow(visible(key[1], 60), len(votes) > 1, same, cells)))
@@ -474,7 +473,7 @@ def _fact_cell(row: Row | None, usual: str | None) -> FactCell:
         return FactCell("unknown: not asked", known=False, odd=False)
     if row["value"] is None:
         return FactCell(visible(f"unknown: {row.get('why') or 'no reason given'}", VALUE_LIMIT), known=False, odd=False)
-    return FactCell(visible(row["value"], VALUE_LIMIT) or "none", known=True, odd=row["value"] != usual)
+    return FactCell(visible(row["value"], VALUE_LIMIT) or "none", known=True, odd=usual not in (None, row["value"]))
 
 
 def _columns(row: FactRow, part: slice) -> FactRow:
@@ -525,7 +524,7 @@ def _pair_reasons(pairs: list[Pair], context: _Context) -> tuple[Because, ...]:
     for pair in pairs:
         for reason in pair["reasons"]:
             reasons.setdefault(_key(reason), reason)
-            routes.setdefault(_key(reason), []).append((pair["source"], pair["target"]))
+            routes.setdefault(_key(reason), []).append((context.host(pair["source"]), context.host(pair["target"])))
         if pair["verdict"] == "no" and pair["reasons"]:
             decisive.add(_key(pair["reasons"][0]))
     order = sorted(reasons, key=lambda key: (key not in decisive, key[1] != "fail", -len(routes[key]), key))
@@ -540,7 +539,7 @@ def _routes(routes: Iterable[tuple[str, str]], context: _Context, shown: int = 6
     sources: dict[tuple[str, ...], list[str]] = {}
     for source, reached in targets.items():
         sources.setdefault(tuple(dict.fromkeys(reached)), []).append(source)
-    return _cut([(context.some(names), context.some(filter(None, to))) for to, names in sources.items()], shown)
+    return _cut([(context.join(names), context.join([t for t in to if t])) for to, names in sources.items()], shown)
 
 
 # Guests
@@ -580,15 +579,14 @@ def _fate(guest: GuestResult, drain: list[str]) -> str:
 
 
 def _guest_rows(guests: list[GuestResult], context: _Context) -> tuple[GuestRow, ...]:
-    ordered = sorted(guests, key=lambda guest: (guest["cluster"], guest["name"], guest["uuid"]))
+    """By host, since that is what gets drained; within it, those with the fewest ways out first."""
+    folded: dict[tuple[str, str, tuple[Route, ...]], list[tuple[str, str]]] = {}
+    for guest in sorted(guests, key=lambda guest: (guest["name"], guest["uuid"])):
+        routes = tuple(_guest_routes(guest["targets"], context))
+        folded.setdefault((guest["cluster"], guest["host"], routes), []).append((_name(guest["name"]), _about(guest)))
     return tuple(
-        GuestRow(
-            name=_name(guest["name"]),
-            host=context.host(guest["host"]),
-            about=_about(guest),
-            routes=tuple(_guest_routes(guest["targets"], context)),
-        )
-        for guest in ordered
+        GuestRow(_cut(folded[key], context.names), context.host(key[1]), key[2])
+        for key in sorted(folded, key=lambda key: (key[:2], len(folded[key])))
     )
 
 
@@ -602,20 +600,21 @@ def _about(guest: GuestResult) -> str:
 
 
 def _guest_routes(targets: list[TargetResult], context: _Context) -> Iterator[Route]:
-    """What holds for every target is said once, at the top; then the targets by verdict and further reasons."""
+    """The targets by verdict and reasons. What holds for every target is said once, at the top."""
     keyed = [{_key(reason): reason for reason in target["reasons"]} for target in targets]
-    common = set.intersection(*(set(reasons) for reasons in keyed)) if len(keyed) > 1 else set()
-    if common:
-        shared = [reason for key, reason in keyed[0].items() if key in common]
-        yield Route("", "every target", _because(shared, context))
     grouped: dict[tuple[RouteVerdict, tuple[tuple[str, str, str], ...]], list[int]] = {}
     for number, target in enumerate(targets):
-        own = tuple(key for key in keyed[number] if key not in common)
-        grouped.setdefault((target["verdict"], own), []).append(number)
-    for verdict, own in sorted(grouped, key=lambda key: ROUTE_VERDICTS.index(key[0])):
-        numbers = grouped[verdict, own]
-        reasons = [keyed[numbers[0]][key] for key in own]
-        yield Route(verdict, context.some(targets[n]["host"] for n in numbers), _because(reasons, context))
+        grouped.setdefault((target["verdict"], tuple(keyed[number])), []).append(number)
+    common = set.intersection(*(set(reasons) for reasons in keyed)) if len(grouped) > 1 else set()
+    verdicts = {verdict for verdict, _ in grouped}
+    if common:
+        shared = [reason for key, reason in keyed[0].items() if key in common]
+        yield Route(min(verdicts) if len(verdicts) == 1 else "", "every target", _because(shared, context))
+    for verdict, keys in sorted(grouped, key=lambda key: ROUTE_VERDICTS.index(key[0])):
+        numbers = grouped[verdict, keys]
+        own = [keyed[numbers[0]][key] for key in keys if key not in common]
+        if own or not common or len(verdicts) > 1:
+            yield Route(verdict, context.some(targets[n]["host"] for n in numbers), _because(own, context))
 
 
 def _key(reason: Reason) -> tuple[str, str, str]:
@@ -710,7 +709,8 @@ class _Groups:
 
 def _subject(subject: Subject, context: _Context) -> tuple[str, str]:
     """Whom it concerns, and towards whom ("" where there is no direction)."""
-    host, source, target = (context.host(subject.get(key, "")) for key in ("host", "source", "target"))  # type: ignore[call-overload]
+    host = context.host(subject.get("host", ""))
+    source, target = context.host(subject.get("source", "")), context.host(subject.get("target", ""))
     if "guest" in subject:
         on = host or source
         return f"{_name(subject['guest'])} ({on})" if on else _name(subject["guest"]), target
@@ -735,6 +735,14 @@ def _check_line(check: CheckResult) -> CheckLine:
         counts=tuple(check["counts"].get(key, 0) for key in ("pass", "fail", "unknown", "error", "skip")),
         skipped=_some([visible(reason, 160) for reason, _ in skipped], 3, "; "),
     )
+
+
+def _logins(hosts: list[HostResult], context: _Context) -> tuple[tuple[str, str, str, str], ...]:
+    folded: dict[tuple[str, str, str], list[str]] = {}
+    for host in hosts:
+        key = ("read" if host["reached"] else "not read", host["privilege"], host["problem"])
+        folded.setdefault(key, []).append(host["name"])
+    return tuple((context.some(names), *key) for key, names in folded.items())
 
 
 # Words

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
 from importlib.resources import files
 from pathlib import Path
@@ -15,6 +15,7 @@ from lxml import etree
 from audit.cpu.definition import CpuSignature, UnknownCpuName, UnreadableInput, parse_untrusted
 
 _TABLE = "x86_map.json"
+_LAST_STEPPING = 15
 _REGISTERS = ("eax", "ebx", "ecx", "edx")
 
 
@@ -87,11 +88,20 @@ class CpuMap:
     version: str = field(default="", compare=False)
 
     def __post_init__(self) -> None:
+        if len(self.order) != len(self.features):
+            raise UnreadableInput("a CPU feature of this map is defined twice")
         if len({feature.bit for feature in self.features}) != len(self.features):
             raise UnreadableInput("two CPU features of this map share a bit")
         unknown = frozenset[str]().union(*(model.features for model in self.models)) - self.order.keys()
         if unknown:
             raise UnreadableInput(f"Unknown CPU feature {min(unknown)}")
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    @cached_property
+    def _hash(self) -> int:  # a map is part of many memoised questions
+        return hash((self.vendors, self.features, self.models))
 
     @cached_property
     def order(self) -> dict[str, int]:
@@ -160,9 +170,7 @@ class CpuMap:
         models: dict[str, MapModel] = {}
         for name, row in table["models"].items():
             models[name] = _model_of_row(name, row, models.get(row.get("like")))
-        return cls(
-            tuple(table["vendors"].items()), tuple(features), tuple(models.values()), table["version"]
-        )
+        return cls(tuple(table["vendors"].items()), tuple(features), tuple(models.values()), table["version"])
 
     @classmethod
     def carried(cls) -> CpuMap:
@@ -221,6 +229,8 @@ def _steppings(text: str | None) -> frozenset[int]:
     steppings: set[int] = set()
     for part in filter(None, (text or "").split(",")):
         first, _, last = part.partition("-")
+        if int(last or first) > _LAST_STEPPING:
+            raise ValueError(part)
         steppings |= set(range(int(first), int(last or first) + 1))
     return frozenset(steppings)
 
@@ -261,7 +271,7 @@ def _add_model(node: etree._Element, models: dict[str, MapModel]) -> None:
         ancestor=ancestor.name if ancestor else None,
     )
     if ancestor and not signatures and vendor is None and not any(own.values()):
-        models[ancestor.name] = _renamed(ancestor, canonical=name)
+        models[ancestor.name] = replace(ancestor, canonical=name)
 
 
 def _ancestor(node: etree._Element, models: Mapping[str, MapModel]) -> MapModel | None:
@@ -272,3 +282,37 @@ def _ancestor(node: etree._Element, models: Mapping[str, MapModel]) -> MapModel 
     if name not in models:
         raise UnreadableInput(f"Ancestor model {name} not found for CPU model {_name(node)}")
     return models[name]
+
+
+def _feature_of_row(
+    name: str, source: str, leaf: str, subleaf: str, register: str, number: str, migratable: str = "migratable"
+) -> MapFeature:
+    bit = Bit(source, int(leaf, 16), int(subleaf, 16), register, int(number))
+    return MapFeature(name, bit, migratable == "migratable")
+
+
+def _changed(base: frozenset[str], changes: str) -> frozenset[str]:
+    """Apply "+gained -lost" names to a set."""
+    names = changes.split()
+    gained = {name[1:] for name in names if name[0] == "+"}
+    return base.difference(name[1:] for name in names if name[0] == "-") | gained
+
+
+def _model_of_row(name: str, row: Mapping[str, Any], like: MapModel | None) -> MapModel:
+    signatures = []
+    for text in row.get("made_for", "").split():
+        family, model, *steppings = text.split("/")
+        signatures.append(ModelSignature(int(family), int(model), _steppings(*steppings or [None])))
+    return MapModel(
+        name=name,
+        decode_host="host" in row["decode"],
+        decode_guest="guest" in row["decode"],
+        features=_changed(like.features if like else frozenset(), row["has"]),
+        vendor=row.get("vendor"),
+        signatures=tuple(signatures),
+        removed=tuple(row.get("removed", "").split()),
+        added=_changed(like.added if like else frozenset(), row.get("added", "")),
+        compat_check=row.get("compat", False),
+        ancestor=row.get("ancestor"),
+        canonical=row.get("canonical"),
+    )

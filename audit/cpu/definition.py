@@ -16,6 +16,13 @@ _MATCHES = ("minimum", "exact", "strict")
 _CHECKS = ("none", "partial", "full")
 _POLICIES = ("force", "require", "optional", "disable", "forbid")
 _VENDOR_ID_LENGTH = 12
+_ARCHITECTURES = re.compile(
+    r"aarch64|alpha|armv6l|armv7[bl]|cris|i686|ia64|itanium|lm32|loongarch64|m68k|microblaze(el)?|mips(64)?(el)?"
+    r"|openrisc|parisc(64)?|ppc(64)?(le)?|ppcemb|riscv(32|64)|s390x?|sh4(eb)?|sparc(64)?|unicore32|x86_64|xtensa(eb)?"
+)
+
+_NUMBER = re.compile(r"[0-9]{1,10}")
+_XML_DECLARATION = re.compile(r"<[?]xml\s[^>]*[?]>")
 
 # What virsh looks for, and a bare <mode>: step 1 of the Red Hat procedure produces one.
 _CPU_PLACES = (
@@ -29,15 +36,15 @@ class CpuError(Exception):
     """Libvirt would refuse; the text is libvirt's own wherever it has one."""
 
 
-class UnreadableInput(CpuError):  # noqa: N818 - reads as what it is
+class UnreadableInput(CpuError):
     """The input is no well-formed CPU definition, capabilities document or CPU map."""
 
 
-class UnknownCpuName(CpuError):  # noqa: N818
+class UnknownCpuName(CpuError):
     """A model, feature or vendor that the CPU map in use does not have."""
 
 
-class IncompatibleCpus(CpuError):  # noqa: N818
+class IncompatibleCpus(CpuError):
     """The CPUs are readable, but have nothing in common that a guest could run on."""
 
 
@@ -102,7 +109,10 @@ class CpuDefinition:
         return frozenset(feature.name for feature in self.features if feature.policy in policies)
 
     def to_xml(self) -> str:
-        """Print byte for byte what virsh prints, newline at the end (libvirt 11.3 cpu_conf.c virCPUDefFormatBufFull)."""
+        """Print byte for byte what virsh prints, newline at the end.
+
+        Source: libvirt 11.3 cpu_conf.c virCPUDefFormatBufFull.
+        """
         lines = [*_model_lines(self)]
         if self.kind == "host":
             if self.arch:
@@ -139,9 +149,7 @@ def from_element(cpu: etree._Element, kind: Kind | None = None) -> CpuDefinition
     if kind is None:
         kind = "guest" if cpu.find("arch") is None else "host"
         if kind == "host" and cpu.get("match") is not None:
-            raise UnreadableInput(
-                "'arch' element cannot be used inside 'cpu' element with 'match' attribute'"
-            )
+            raise UnreadableInput("'arch' element cannot be used inside 'cpu' element with 'match' attribute'")
     host = kind == "host"
     mode = _mode(cpu, kind)
     model = _text(cpu, "model")
@@ -149,6 +157,8 @@ def from_element(cpu: etree._Element, kind: Kind | None = None) -> CpuDefinition
         arch = _text(cpu, "arch")
         if arch is None:
             raise UnreadableInput("Missing CPU architecture")
+        if not _ARCHITECTURES.fullmatch(arch):
+            raise UnreadableInput(f"Unknown architecture {arch}")
         if model is None:
             raise UnreadableInput("Missing CPU model name")
     vendor = _text(cpu, "vendor")
@@ -184,10 +194,10 @@ def read_cpus(source: str | bytes, kind: Kind | None = None) -> list[CpuDefiniti
     """
     try:
         text = source.decode("utf-8-sig") if isinstance(source, bytes) else source
-        data = f"<container>{re.sub(r'<[?]xml[ \t\r\n][^>]*[?]>', '', text)}</container>".encode()
     except UnicodeError as error:
         raise UnreadableInput(f"the input is not UTF-8 text: {error}") from error
-    places = cast(Sequence[etree._Element], parse_untrusted(data).xpath(_CPU_PLACES))
+    root = parse_untrusted(f"<container>{_XML_DECLARATION.sub('', text)}</container>")
+    places = cast(Sequence[etree._Element], root.xpath(_CPU_PLACES))
     if not places:
         raise UnreadableInput(
             "the input does not contain any <cpu> element or valid domain XML, host capabilities XML, "
@@ -200,12 +210,15 @@ def read_cpus(source: str | bytes, kind: Kind | None = None) -> list[CpuDefiniti
     return [from_element(place, kind) for place in places]
 
 
-def parse_untrusted(data: bytes) -> etree._Element:
-    """Parse XML that somebody else wrote: no entities, no DTD, no network, no huge trees."""
+def parse_untrusted(source: str | bytes) -> etree._Element:
+    """Parse XML that somebody else wrote: no entities, no DTD, no network, no huge trees.
+
+    Raises UnreadableInput.
+    """
     parser = etree.XMLParser(resolve_entities=False, no_network=True, load_dtd=False, huge_tree=False)
     try:
-        return etree.fromstring(data, parser)
-    except etree.XMLSyntaxError as error:
+        return etree.fromstring(source.encode() if isinstance(source, str) else source, parser)
+    except (etree.XMLSyntaxError, UnicodeError) as error:
         raise UnreadableInput(f"not well-formed XML: {error}") from error
 
 
@@ -263,14 +276,13 @@ def _choice(element: etree._Element, name: str, values: Sequence[str]) -> str | 
     return value
 
 
-def _number(element: etree._Element, name: str) -> int | None:
+def _number(element: etree._Element, name: str, expected: str = "non-negative integer") -> int | None:
     value = element.get(name)
     if value is None:
         return None
-    if not (value.isascii() and value.isdigit()):
+    if not _NUMBER.fullmatch(value):
         raise UnreadableInput(
-            f"Invalid value for attribute '{name}' in element '{element.tag}': '{value}'. "
-            "Expected non-negative integer value"
+            f"Invalid value for attribute '{name}' in element '{element.tag}': '{value}'. Expected {expected} value"
         )
     return int(value)
 
@@ -296,9 +308,7 @@ def _mode(cpu: etree._Element, kind: Kind) -> str:
 def _migratable(cpu: etree._Element, mode: str) -> str | None:
     value = _choice(cpu, "migratable", ("on", "off"))
     if value and mode not in ("host-passthrough", "maximum"):
-        raise UnreadableInput(
-            "Attribute migratable is only allowed for 'host-passthrough' / 'maximum' CPU mode"
-        )
+        raise UnreadableInput("Attribute migratable is only allowed for 'host-passthrough' / 'maximum' CPU mode")
     return value
 
 
@@ -324,7 +334,7 @@ def _microcode(cpu: etree._Element) -> int | None:
     version = cast(str, cpu.xpath("string(./microcode[1]/@version)"))
     if not version:
         return None
-    if not (version.isascii() and version.isdigit()):
+    if not _NUMBER.fullmatch(version):
         raise UnreadableInput("invalid microcode version")
     return int(version)
 
@@ -341,8 +351,16 @@ def _topology(cpu: etree._Element) -> Topology | None:
     element = cpu.find("topology")
     if element is None:
         return None
-    sockets, cores, threads = (_required_number(element, name) for name in ("sockets", "cores", "threads"))
-    return Topology(sockets, _number(element, "dies") or 1, cores, threads)
+    sockets = _counted(element, "sockets")
+    dies = 1 if element.get("dies") is None else _counted(element, "dies")
+    return Topology(sockets, dies, _counted(element, "cores"), _counted(element, "threads"))
+
+
+def _counted(element: etree._Element, name: str) -> int:
+    number = _required_number(element, name)
+    if number == 0:
+        raise UnreadableInput(f"Invalid value for attribute '{name}' in element '{element.tag}': Zero is not permitted")
+    return number
 
 
 def _maxphysaddr(cpu: etree._Element) -> MaxPhysAddr | None:
@@ -352,7 +370,7 @@ def _maxphysaddr(cpu: etree._Element) -> MaxPhysAddr | None:
     mode = _choice(element, "mode", ("passthrough", "emulate"))
     if mode is None:
         raise UnreadableInput("Missing required attribute 'mode' in element 'maxphysaddr'")
-    return MaxPhysAddr(mode, _number(element, "bits"), _number(element, "limit"))
+    return MaxPhysAddr(mode, _number(element, "bits", "integer"), _number(element, "limit"))
 
 
 def _features(cpu: etree._Element, kind: Kind, *, needs_model: bool) -> tuple[CpuFeature, ...]:

@@ -2,32 +2,150 @@
 
 Small facts on purpose, so that equal values are judged once. All come from the domain XML (live for an
 active guest), see libvirt's formatdomain; names, paths and descriptions in it are other people's text.
+Devices are in `audit.facts.guest_devices`, and offered here too.
 """
 
+import re
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal, NamedTuple, Self
 
-from audit.cpu import CpuDefinition
-from audit.facts.base import GuestFact
+from lxml import etree
 
-State = Literal["running", "paused", "shut off", "crashed", "other"]
+from audit.cpu import CpuDefinition, CpuError, from_element
+from audit.evidence import Probe
+from audit.facts.base import Facts, GuestFact, GuestSource, HostFact, Question, Said, Unavailable
+from audit.facts.guest_devices import (
+    Disk,
+    GuestDevices,
+    GuestDisks,
+    GuestNics,
+    HostDevice,
+    Nic,
+)
+from audit.facts.guest_source import (
+    GUESTS,
+    JOBS,
+    SNAPSHOTS,
+    XML,
+    XML_INACTIVE,
+    per_guest,
+    read_guests,
+    read_listing,
+)
+from audit.text import visible
+
+__all__ = [
+    "Disk",
+    "GuestBlockJobs",
+    "GuestCpu",
+    "GuestDevices",
+    "GuestDisks",
+    "GuestIdentity",
+    "GuestJob",
+    "GuestMachine",
+    "GuestMemory",
+    "GuestName",
+    "GuestNics",
+    "GuestPinning",
+    "GuestSnapshots",
+    "GuestState",
+    "HostDevice",
+    "HostGuestNames",
+    "Nic",
+    "State",
+    "read_guests",
+]
+
+State = Literal["running", "paused", "shut off", "other"]
+"""`other`: crashed, suspended by the guest, shutting down."""
+
+_XML = (GUESTS, XML, XML_INACTIVE)
+
+
+@dataclass(frozen=True, slots=True)
+class GuestIdentity(GuestFact):
+    """What the guest is called."""
+
+    probes: ClassVar[tuple[Probe, ...]] = _XML
+    name: str
+    uuid: str
+    title: str | None
+
+    @classmethod
+    def parse(cls, guest: GuestSource) -> Self:
+        """From the XML's head."""
+        return cls(guest.guest.name, guest.guest.uuid, guest.xml.findtext("title") or None)
 
 
 @dataclass(frozen=True, slots=True)
 class GuestState(GuestFact):
     """Whether the guest runs, and how it is kept."""
 
+    probes: ClassVar[tuple[Probe, ...]] = _XML
     state: State
     active: bool
     """It has a QEMU process: running, paused, or in between."""
     persistent: bool
-    autodestroy: bool = False
+
+    @classmethod
+    def parse(cls, guest: GuestSource) -> Self:
+        """From the lists by state, which must agree with the XML."""
+        listing = read_listing(guest.said)
+        uuid = guest.guest.uuid
+        found = listing.only(uuid, "running", "paused", "shutoff", "other")
+        states: dict[str, State] = {"running": "running", "paused": "paused", "shutoff": "shut off", "other": "other"}
+        active = guest.xml.get("id") is not None
+        if active != (found != "shutoff"):
+            raise Unavailable(GUESTS, "the guest was started or stopped while it was being read")
+        return cls(states[found], active, listing.only(uuid, "persistent", "transient") == "persistent")
+
+
+class GuestName(NamedTuple):
+    """One guest of a host, as far as names may clash."""
+
+    name: str
+    uuid: str
+    active: bool
+    persistent: bool
+
+
+@dataclass(frozen=True, slots=True)
+class HostGuestNames(HostFact):
+    """Names and UUIDs of all guests that the host knows."""
+
+    probes: ClassVar[tuple[Probe, ...]] = _XML
+    guests: tuple[GuestName, ...]
+    unread: frozenset[str]
+    """UUIDs of guests whose name or state could not be read."""
+
+    def clashing(self, name: str, uuid: str) -> tuple[GuestName, ...]:
+        """The guests that have this name or this UUID."""
+        return tuple(guest for guest in self.guests if guest.name == name or guest.uuid == uuid)
+
+    def complete(self) -> None:
+        """Raise `Unavailable` if there are guests whose names are not known."""
+        if self.unread:
+            raise Unavailable(XML, f"{len(self.unread)} guests there could not be read")
+
+    @classmethod
+    def parse(cls, said: Said) -> Self:
+        """From what guests are read from."""
+        guests, unread = [], set()
+        for source in read_guests(said):
+            try:
+                state = GuestState.parse(source)
+                guests.append(GuestName(source.guest.name, source.guest.uuid, state.active, state.persistent))
+            except Unavailable:
+                unread.add(source.guest.uuid)
+        return cls(tuple(sorted(guests)), frozenset(unread))
 
 
 @dataclass(frozen=True, slots=True)
 class GuestMachine(GuestFact):
     """What the guest is to its hypervisor."""
 
+    probes: ClassVar[tuple[Probe, ...]] = _XML
     virttype: str
     """`kvm` or `qemu`, libvirt's `<domain type=`."""
     arch: str
@@ -35,14 +153,45 @@ class GuestMachine(GuestFact):
     """As in the XML; of an active guest always a versioned type, of an inactive one perhaps an alias."""
     emulator: str | None
     firmware: Literal["bios", "efi"] | None
+    """None: not said by the XML (direct kernel boot, other architectures)."""
     loader: str | None
     nvram: str | None
+
+    @classmethod
+    def parse(cls, guest: GuestSource) -> Self:
+        """From `<os>`; libvirt always states architecture and machine."""
+        root = guest.xml
+        kind = root.find("os/type")
+        virttype = root.get("type")
+        if kind is None or not virttype or not kind.get("arch") or not kind.get("machine"):
+            raise Unavailable(XML, "the XML does not state virtualization type, architecture and machine")
+        arch = kind.get("arch", "")
+        loader = root.find("os/loader")
+        nvram = root.find("os/nvram")
+        source = None if nvram is None else nvram.find("source")
+        firmware: Literal["bios", "efi"] | None = None
+        if root.find("os").get("firmware") == "efi" or (loader is not None and loader.get("type") == "pflash"):  # type: ignore[union-attr]
+            firmware = "efi"
+        elif loader is None and arch in {"x86_64", "i686"}:
+            firmware = "bios"
+        return cls(
+            virttype=virttype,
+            arch=arch,
+            machine=kind.get("machine", ""),
+            emulator=root.findtext("devices/emulator") or None,
+            firmware=firmware,
+            loader=None if loader is None else (loader.text or "").strip() or None,
+            nvram=None
+            if nvram is None
+            else (nvram.text or "").strip() or (source.get("file") if source is not None else None),
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class GuestCpu(GuestFact):
     """The guest's `<cpu>`; of an active guest what it runs with (`check='full'`, host-model expanded)."""
 
+    probes: ClassVar[tuple[Probe, ...]] = _XML
     active: bool
     definition: CpuDefinition | None
     """None: no `<cpu>` element, that is QEMU's default model for the machine type."""
@@ -53,11 +202,85 @@ class GuestCpu(GuestFact):
     hyperv: frozenset[str]
     """Enlightenments that are on, by libvirt's names."""
 
+    @classmethod
+    def parse(cls, guest: GuestSource) -> Self:
+        """From `<cpu>`, `<clock>` and `<features>`."""
+        root = guest.xml
+        timer = root.find("clock/timer[@name='tsc']")
+        frequency = None if timer is None else timer.get("frequency")
+        return cls(
+            active=guest.active,
+            definition=_cpu(root),
+            inactive=None if guest.inactive is None else _cpu(guest.inactive),
+            tsc_frequency_hz=None if frequency is None else int(frequency),
+            hyperv=frozenset(str(node.tag) for node in root.iterfind("features/hyperv/*[@state='on']")),
+        )
+
+
+def _cpu(root: etree._Element) -> CpuDefinition | None:
+    cpu = root.find("cpu")
+    if cpu is None:
+        return None
+    try:
+        return from_element(cpu, "guest")
+    except CpuError as error:
+        raise Unavailable(XML, f"<cpu> not understood: {visible(str(error), 120)}") from error
+
+
+_UNITS_BYTES = {
+    "b": 1,
+    "bytes": 1,
+    "KB": 1000,
+    "k": 1024,
+    "KiB": 1024,
+    "MB": 1000**2,
+    "M": 1024**2,
+    "MiB": 1024**2,
+    "GB": 1000**3,
+    "G": 1024**3,
+    "GiB": 1024**3,
+    "TB": 1000**4,
+    "T": 1024**4,
+    "TiB": 1024**4,
+}
+
+
+def _kib(text: str | None, unit: str | None) -> int:
+    """A scaled number in KiB, rounded up. Raises `ValueError`."""
+    scale = _UNITS_BYTES.get(unit or "KiB")
+    text = (text or "").strip()
+    if scale is None or not re.fullmatch(r"[0-9]{1,19}", text):
+        raise ValueError(f"not a size: {visible(text, 40)} {visible(unit or '', 20)}")
+    return -(-int(text) * scale // 1024)
+
+
+def _size(node: etree._Element) -> int:
+    return _kib(node.text, node.get("unit"))
+
+
+_MOST_CPUS = 65536
+
+
+def number_set(text: str) -> frozenset[int]:
+    """libvirt's lists of CPUs or nodes: `0-3,^2,8`. Raises `ValueError`."""
+    numbers: set[int] = set()
+    for part in filter(None, (part.strip() for part in text.split(","))):
+        match = re.fullmatch(r"(\^?)([0-9]{1,6})(?:-([0-9]{1,6}))?", part)
+        if not match or int(match[3] or match[2]) >= _MOST_CPUS:
+            raise ValueError(f"not a list of numbers: {visible(text, 80)}")
+        span = range(int(match[2]), int(match[3] or match[2]) + 1)
+        if match[1]:
+            numbers.difference_update(span)
+        else:
+            numbers.update(span)
+    return frozenset(numbers)
+
 
 @dataclass(frozen=True, slots=True)
 class GuestMemory(GuestFact):
     """Memory and where it must come from."""
 
+    probes: ClassVar[tuple[Probe, ...]] = _XML
     memory_kib: int
     max_memory_kib: int
     hugepage_kib: tuple[int, ...]
@@ -72,125 +295,196 @@ class GuestMemory(GuestFact):
     dimms_without_address: bool
     hard_limit_kib: int | None
 
+    @classmethod
+    def parse(cls, guest: GuestSource) -> Self:
+        """From `<memory>`, `<memoryBacking>`, `<numatune>`, `<memtune>` and memory devices."""
+        root = guest.xml
+        memory = root.find("memory")
+        if memory is None:
+            raise Unavailable(XML, "no <memory>")
+        memory_kib = _size(memory)
+        maximum = root.find("maxMemory")
+        hugepages = root.find("memoryBacking/hugepages")
+        pages: set[int] = set()
+        if hugepages is not None:
+            pages = {_kib(page.get("size"), page.get("unit")) for page in hugepages.iterfind("page")} or {0}
+        bound = [
+            node for tag in ("memory", "memnode") for node in root.iterfind(f"numatune/{tag}") if node.get("nodeset")
+        ]
+        source = root.find("memoryBacking/source")
+        devices = list(root.iterfind("devices/memory"))
+        limit = root.find("memtune/hard_limit")
+        return cls(
+            memory_kib=memory_kib,
+            max_memory_kib=memory_kib if maximum is None else _size(maximum),
+            hugepage_kib=tuple(sorted(pages)),
+            nodeset=frozenset().union(*(number_set(node.get("nodeset", "")) for node in bound)),
+            strict=any(node.get("mode", "strict") == "strict" for node in bound),
+            locked=root.find("memoryBacking/locked") is not None,
+            file_backed=source is not None and source.get("type") == "file",
+            nvdimm=any(device.get("model") in {"nvdimm", "virtio-pmem"} for device in devices),
+            dimms_without_address=any(
+                device.get("model") == "dimm" and device.find("address[@type='dimm']") is None for device in devices
+            ),
+            hard_limit_kib=None if limit is None else _size(limit),
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class GuestPinning(GuestFact):
     """vCPUs and the host CPUs they are pinned to."""
 
+    probes: ClassVar[tuple[Probe, ...]] = _XML
     vcpus: int
     cpuset: frozenset[int]
     """Host CPUs named anywhere in `<vcpu cpuset>` or `<cputune>`; empty: not pinned."""
 
-
-@dataclass(frozen=True, slots=True)
-class Disk:
-    """One `<disk>`."""
-
-    target: str
-    device: str
-    """disk, cdrom, floppy, lun"""
-    type: str
-    """file, block, dir, network, volume, nvme, vhostuser, vhostvdpa"""
-    source: str | None
-    """Path, device, or `protocol:name` of a network disk, `pool/volume` of a volume. None: empty drive."""
-    backing: tuple[str, ...]
-    """Paths of the backing chain's files and devices, topmost first, as the live XML tells them."""
-    backing_known: bool
-    """The XML states the chain (running guests); False: there may be more below."""
-    format: str | None
-    cache: str | None
-    readonly: bool
-    shareable: bool
-    transient: bool
-    mirror: bool
-    """A copy or commit job is active on it (`<mirror>`)."""
-    secret: str | None
-    """UUID or usage of a `<auth>`/encryption secret that the host must know."""
-
-
-@dataclass(frozen=True, slots=True)
-class GuestDisks(GuestFact):
-    """Every disk, CD-ROM and floppy drive."""
-
-    disks: tuple[Disk, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Nic:
-    """One `<interface>`."""
-
-    type: str
-    """network, bridge, direct, user, hostdev, vhostuser, vdpa, ethernet, …"""
-    source: str | None
-    """Name of the network, bridge or device."""
-    portgroup: str | None
-    """Of a network."""
-    virtualport: str | None
-    """openvswitch, 802.1Qbh, …"""
-    mac: str | None
-    model: str | None
-    mtu: int | None
-    teaming: str | None
-    """`persistent` or `transient`."""
-    pci_address: str | None
-    """Of a hostdev interface, as 0000:00:00.0."""
-    driver: str | None
-    """Host driver asked for (`mlx5_vfio_pci`), of a hostdev interface."""
-    ifname: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class GuestNics(GuestFact):
-    """Every network interface."""
-
-    nics: tuple[Nic, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class HostDevice:
-    """One `<hostdev>` that is not an interface."""
-
-    type: str
-    """pci, usb, scsi, scsi_host, mdev, or `capabilities`."""
-    address: str | None
-    """PCI address 0000:00:00.0, mdev UUID, or vendor:product."""
-    driver: str | None
-    teaming: str | None
-    mdev_model: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class GuestDevices(GuestFact):
-    """The other devices that decide about migration."""
-
-    hostdevs: tuple[HostDevice, ...]
-    filesystems: tuple[tuple[str, bool], ...]
-    """Per `<filesystem>`: driver (`path` = 9p, `virtiofs`, …) and whether an external socket serves it."""
-    shmems: tuple[tuple[str, str, str], ...]
-    """Per `<shmem>`: name, model, role (`peer` where not stated)."""
-    tpm: str | None
-    """Backend: passthrough, emulator, external."""
-    tpm_secret: str | None
-    vsock: bool
-    viommu: bool
-    launch_security: str | None
-    graphics: tuple[tuple[str, str | None], ...]
-    """Per `<graphics>`: type and the address it listens on."""
-    serial_files: tuple[str, ...]
-    """Host paths of serial, console, parallel and channel devices of type file, dev, pipe or unix."""
-    user_net: bool
+    @classmethod
+    def parse(cls, guest: GuestSource) -> Self:
+        """From `<vcpu>` and `<cputune>`."""
+        vcpu = guest.xml.find("vcpu")
+        if vcpu is None or not re.fullmatch(r"\s*[0-9]{1,6}\s*", vcpu.text or ""):
+            raise Unavailable(XML, "no number of vCPUs")
+        pins = [vcpu, *guest.xml.iterfind("cputune/*[@cpuset]")]
+        return cls(int(vcpu.text or ""), frozenset().union(*(number_set(pin.get("cpuset", "")) for pin in pins)))
 
 
 @dataclass(frozen=True, slots=True)
 class GuestSnapshots(GuestFact):
-    """libvirt's snapshot and checkpoint metadata."""
+    """libvirt's snapshot metadata."""
 
+    probes: ClassVar[tuple[Probe, ...]] = (GUESTS, SNAPSHOTS)
     snapshots: int
+    """At least so many."""
+
+    @classmethod
+    def parse(cls, guest: GuestSource) -> Self:
+        """Whether there are any says the list of guests with snapshots; how many, the snapshots' names."""
+        uuid = guest.guest.uuid
+        if read_listing(guest.said).only(uuid, "snapshots", "no-snapshots") == "no-snapshots":
+            return cls(0)
+        names = per_guest(guest.said, SNAPSHOTS).get(uuid, b"")
+        return cls(max(1, sum(1 for line in names.splitlines() if line.strip())))
 
 
 @dataclass(frozen=True, slots=True)
 class GuestJob(GuestFact):
-    """What is being done to the guest right now (`virsh domjobinfo`): None, backup, migration, dump, …"""
+    """What is being done to the guest right now (`virsh domjobinfo`)."""
 
+    probes: ClassVar[tuple[Probe, ...]] = (GUESTS, XML, JOBS)
     job: str
-    """`none` or the operation's name."""
+    """`none`, or the operation in libvirt's words: backup, outgoing migration, dump, …"""
+
+    @classmethod
+    def parse(cls, guest: GuestSource) -> Self:
+        """From `Job type: None`, or another type and `Operation: …`."""
+        if not guest.active:
+            return cls("none")
+        answer = per_guest(guest.said, JOBS).get(guest.guest.uuid)
+        if answer is None:
+            raise Unavailable(JOBS, "the guest was not asked about")
+        text = answer.decode("utf-8", "replace")
+        said = dict(re.findall(r"^([A-Z][A-Za-z ]*):\s+(\S.*?)\s*$", text, re.MULTILINE))
+        kind = said.get("Job type")
+        if kind is None:
+            raise Unavailable(JOBS, visible(text.strip(), 200) or "no answer")
+        return cls("none" if kind == "None" else str(said.get("Operation", kind)).lower())
+
+
+_TARGET = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+
+
+def _ask_block_jobs(facts: Facts, host: str, _peers: object) -> Iterator[tuple[str, ...]]:
+    number = 0
+    for guest, disks in facts.each_guest([host], GuestDisks):
+        state = facts.of_guest(guest, GuestState)
+        if isinstance(state, Unavailable) or not state.active:
+            continue
+        for disk in disks.disks:
+            if disk.source is not None and _TARGET.fullmatch(disk.target):
+                yield str(number), guest.uuid, disk.target
+                number += 1
+
+
+BLOCK_JOBS = Question(
+    "guest.block_jobs",
+    """\
+mark=$(od -An -N16 -tx1 /dev/urandom | tr -dc 0-9a-f)
+[ ${#mark} -eq 32 ] || { echo "no random mark" >&2; exit 3; }
+echo "$mark"
+xargs -0 -n 300 sh -c '
+commands=
+while [ $# -ge 3 ]; do
+    case $1$2$3 in *[!A-Za-z0-9_.-]*) ;; *) commands="$commands echo $0 $1; blockjob $2 $3 --info; " ;; esac
+    shift 3
+done
+virsh -r -c qemu:///system "$commands echo $0 end" 2>&1' "$mark"
+""",
+    seconds=60,
+    ask=lambda facts, host, peers: tuple(_ask_block_jobs(facts, host, peers)),
+    arity=3,
+    maximum=6000,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class GuestBlockJobs(GuestFact):
+    """Copy, commit, pull and backup jobs that run on the disks of an active guest."""
+
+    probes: ClassVar[tuple[Probe, ...]] = (*_XML, BLOCK_JOBS)
+    jobs: tuple[tuple[str, str], ...]
+    """Disk and what libvirt says of its job."""
+    unknown: tuple[tuple[str, str], ...] = ()
+    """Disk and why nothing is known of it."""
+
+    def complete(self) -> None:
+        """Raise `Unavailable` if some disk could not be asked about."""
+        for disk, why in self.unknown:
+            raise Unavailable(BLOCK_JOBS, f"disk {visible(disk, 40)}: {why}")
+
+    @classmethod
+    def parse(cls, guest: GuestSource) -> Self:
+        """A `<mirror>` in the XML is a job too, and what there is of it when it was not asked about."""
+        disks = [disk for disk in GuestDisks.parse(guest).disks if disk.source is not None]
+        if not guest.active:
+            return cls(())
+        jobs = {disk.target: "copy or active commit" for disk in disks if disk.mirror}
+        unknown = {}
+        answers = _block_job_answers(guest)
+        for disk in disks:
+            said = answers.get(disk.target)
+            if isinstance(said, Unavailable) or said is None:
+                unknown[disk.target] = said.reason if said else "not asked about"
+            elif said:
+                jobs[disk.target] = said
+        return cls(tuple(sorted(jobs.items())), tuple(sorted((t, w) for t, w in unknown.items() if t not in jobs)))
+
+
+def _block_job_answers(guest: GuestSource) -> dict[str, str | Unavailable]:
+    """By disk: "" for no job, its description, or why nothing is known."""
+    try:
+        output = guest.said.evidence(BLOCK_JOBS)
+        by_number = _numbered(guest.said)
+    except Unavailable as reason:
+        return {disk.target: reason for disk in GuestDisks.parse(guest).disks}
+    answers: dict[str, str | Unavailable] = {}
+    for number, uuid, target in output.arguments:
+        if uuid != guest.guest.uuid or number not in by_number:
+            continue
+        words = by_number[number].decode("utf-8", "replace").strip()
+        if words == f"No current block job for {target}":
+            answers[target] = ""
+        elif words and not words.startswith("error:"):
+            answers[target] = visible(words, 100)
+        else:
+            answers[target] = Unavailable(BLOCK_JOBS, visible(words, 200) or "no answer")
+    return answers
+
+
+def _numbered(said: Said) -> dict[str, bytes]:
+    said.text(BLOCK_JOBS, ok=(0, 123))
+    mark, _, rest = said.evidence(BLOCK_JOBS).stdout.partition(b"\n")
+    if not re.fullmatch(rb"[0-9a-f]{32}", mark):
+        raise Unavailable(BLOCK_JOBS, "output does not begin with its mark")
+    pieces = re.split(rb"^%s ([0-9]+|end)$\n?" % mark, rest, flags=re.MULTILINE)
+    return {name.decode(): piece for name, piece in zip(pieces[1::2], pieces[2::2], strict=True)}

@@ -1,0 +1,92 @@
+"""What the hypervisors of some hosts know and can run, as far as it decides CPU answers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import cast
+
+from lxml import etree
+
+from audit.cpu.definition import UnreadableInput, parse_untrusted
+
+
+@dataclass(frozen=True, slots=True)
+class HypervisorModel:
+    """A model that the hypervisor offers; `usable` is yes, no or unknown.
+
+    `blockers`: features of the hypervisor's own idea of the model that this host cannot give.
+    """
+
+    name: str
+    usable: str = "yes"
+    blockers: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Hypervisor:
+    """The CPU side of one QEMU on one host, or what several have in common.
+
+    `features`: names it knows (available or not); None = all of the map.
+    `not_migratable`: of these, what it refuses to migrate; current QEMU: invtsc alone.
+    """
+
+    models: tuple[HypervisorModel, ...]
+    features: frozenset[str] | None = None
+    not_migratable: frozenset[str] = field(default=frozenset({"invtsc"}))
+
+    def find(self, name: str) -> HypervisorModel | None:
+        """Look up a model by name."""
+        return next((model for model in self.models if model.name == name), None)
+
+    @classmethod
+    def from_domcapabilities(cls, source: str | bytes) -> Hypervisor:
+        """Read the custom mode of `virsh domcapabilities`.
+
+        Before libvirt 10.9 an unusable model's blockers are not listed, and count as none.
+        Raises UnreadableInput, also when the document offers no named models.
+        """
+        root = parse_untrusted(source)
+        places = cast(Sequence[etree._Element], root.xpath("/domainCapabilities/cpu/mode[@name='custom']"))
+        if not places:
+            raise UnreadableInput("the input does not contain any domain capabilities XML with CPU models")
+        blockers = {
+            node.get("model"): frozenset(feature.get("name", "") for feature in node.findall("feature"))
+            for node in places[0].findall("blockers")
+        }
+        models = tuple(
+            HypervisorModel(node.text or "", node.get("usable", "unknown"), blockers.get(node.text, frozenset()))
+            for node in places[0].findall("model")
+        )
+        return cls(models)
+
+    @classmethod
+    def common(cls, hypervisors: Iterable[Hypervisor]) -> Hypervisor:
+        """Combine several hosts: models that all offer, blocked where any is blocked; at least one host."""
+        first, *others = dict.fromkeys(hypervisors)  # of a large fleet most are equal
+        combined = first
+        for other in others:
+            combined = _meet(combined, other)
+        return combined
+
+
+def _meet(one: Hypervisor, other: Hypervisor) -> Hypervisor:
+    theirs = {model.name: model for model in other.models}
+    models = tuple(
+        HypervisorModel(
+            mine.name,
+            _worse(mine.usable, theirs[mine.name].usable),
+            mine.blockers | theirs[mine.name].blockers,
+        )
+        for mine in one.models
+        if mine.name in theirs
+    )
+    if one.features is None or other.features is None:
+        features = other.features if one.features is None else one.features
+    else:
+        features = one.features & other.features
+    return Hypervisor(models, features, one.not_migratable | other.not_migratable)
+
+
+def _worse(one: str, other: str) -> str:
+    return min(one, other, key=("no", "unknown", "yes").index)

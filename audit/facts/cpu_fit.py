@@ -1,0 +1,184 @@
+"""Does a guest's CPU fit a host? The judgement behind the CPU checks, over facts alone.
+
+A running guest carries its CPU in full: a model, plus, minus. The target must have every feature of it, and its
+libvirt must know every name in it. What libvirt compares at last is the guest's CPU as QEMU gives it on the target
+(libvirt 11.3 qemu_process.c qemuProcessVerifyCPU); host-model of the target's domcapabilities is what QEMU can give.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+from audit.cpu import CpuDefinition, CpuFeature, CpuMap, MapModel, required_features
+from audit.facts.base import Unavailable
+from audit.facts.cpu import DOMCAPS_KVM, X86, CpuMapFiles, DomainCapabilities
+from audit.text import visible
+
+# The guest's topology decides it, not the host: no host-model names it, and yet QEMU >= 10 lists it.
+_NOT_THE_HOSTS = frozenset({"ht"})
+_DEFAULT_ADDRESS_BITS = 40  # QEMU's phys-bits of a named model, where nothing else is asked for
+
+
+@dataclass(frozen=True, slots=True)
+class CpuGap:
+    """What a target lacks for a guest's CPU; at least one part is set."""
+
+    unknown_model: str = ""
+    """The target's libvirt or QEMU does not know the guest's model."""
+    missing: tuple[str, ...] = ()
+    """Features that the guest has and the target cannot give."""
+    unknown_features: tuple[str, ...] = ()
+    """Names in the guest's definition that the target's libvirt does not know, be they switched on or off."""
+
+    def __str__(self) -> str:
+        parts = []
+        if self.unknown_model:
+            parts.append(f"CPU model {visible(self.unknown_model, 60)} is unknown there")
+        if self.missing:
+            parts.append(f"lacks {_listed(self.missing)}")
+        if self.unknown_features:
+            parts.append(f"its libvirt does not know {_listed(self.unknown_features)}")
+        return "; ".join(parts)
+
+
+def migratable(host_model: CpuDefinition) -> CpuDefinition:
+    """What a host-model guest is started with: without what QEMU refuses to migrate."""
+    return replace(host_model, features=tuple(f for f in host_model.features if f.name != "invtsc"))
+
+
+def gap(
+    cpu: CpuDefinition,
+    arch: str,
+    there: DomainCapabilities,
+    names: CpuMapFiles,
+    *,
+    inactive: CpuDefinition | None = None,
+    own: CpuDefinition | None = None,
+) -> CpuGap | None:
+    """What `there` lacks for a guest that runs with `cpu`; None: nothing. Raises `Unavailable` when that cannot be told.
+
+    `inactive`: the guest's persistent definition. `own`: the host-model of the host where the guest runs; it is
+    needed where libvirt did not check the guest's CPU at its start (check='none'), and the guest so has only what
+    that host could give.
+    """
+    if not cpu.model:
+        raise Unavailable(DOMCAPS_KVM, f"a CPU of mode {cpu.mode} names no features")
+    if arch not in X86:
+        return _gap_by_name(cpu, there)
+    cpu = _without_added(cpu, inactive)
+    if unknown := _unknown_model(cpu, there, names):
+        return CpuGap(unknown_model=unknown, unknown_features=_unknown_features(cpu, there, names))
+    if there.host_model is None:
+        raise Unavailable(DOMCAPS_KVM, f"{there.emulator} offers no host-model to compare with")
+    missing = _missing(cpu, there.host_model)
+    if missing and cpu.check in (None, "none"):
+        if own is None:
+            raise Unavailable(DOMCAPS_KVM, "what the guest's own host gave it is not known (check='none')")
+        missing -= _missing(cpu, own)
+    unknown_features = _unknown_features(cpu, there, names)
+    return CpuGap("", tuple(sorted(missing)), unknown_features) if missing or unknown_features else None
+
+
+def seen_address_bits(cpu: CpuDefinition | None, host_bits: int) -> int:
+    """The physical address bits that a KVM guest sees on a host that has `host_bits`."""
+    if cpu is None or cpu.maxphysaddr is None:
+        passthrough = cpu is not None and cpu.mode in ("host-passthrough", "maximum")
+        return host_bits if passthrough else _DEFAULT_ADDRESS_BITS
+    if cpu.maxphysaddr.mode == "emulate":
+        return cpu.maxphysaddr.bits or _DEFAULT_ADDRESS_BITS
+    return min(host_bits, cpu.maxphysaddr.limit or host_bits)
+
+
+def _missing(cpu: CpuDefinition, host_model: CpuDefinition) -> frozenset[str]:
+    """Features of `cpu` that the host-model is without."""
+    if cpu.model == host_model.model:
+        return _beyond(cpu, host_model)
+    needed, given = _features(cpu), _features(host_model)
+    return needed - given - _NOT_THE_HOSTS
+
+
+def _beyond(cpu: CpuDefinition, host_model: CpuDefinition) -> frozenset[str]:
+    """The same model on both sides: what it contains cancels out, so that no CPU map has to know it."""
+    plus = cpu.named("require", "force") - host_model.named("require", "force")
+    minus = host_model.named("disable", "forbid") - cpu.named("disable", "forbid", "optional")
+    model = CpuMap.carried().model(cpu.model) if cpu.model and cpu.model in CpuMap.carried() else None
+    if model is None:
+        return plus | minus - _NOT_THE_HOSTS
+    disabled = host_model.named("disable", "forbid")
+    in_model = _with_removed(model, host_model) - disabled
+    wanted = _with_removed(model, cpu) | cpu.named("require", "force")
+    return (plus - in_model) | (minus & wanted) - _NOT_THE_HOSTS
+
+
+def _with_removed(model: MapModel, cpu: CpuDefinition) -> frozenset[str]:
+    return model.features | frozenset(model.removed) - {feature.name for feature in cpu.features}
+
+
+def _features(cpu: CpuDefinition) -> frozenset[str]:
+    """All features of a definition, also of those that the map has no name for."""
+    cpu_map = CpuMap.carried()
+    assert cpu.model, "asked for definitions with a model only"
+    if cpu.model not in cpu_map:
+        raise Unavailable(
+            DOMCAPS_KVM, f"this program's CPU map ({cpu_map.version}) has no model {visible(cpu.model, 60)}"
+        )
+    known = tuple(feature for feature in cpu.features if feature.name in cpu_map.order)
+    unknown = frozenset(f.name for f in cpu.features if f not in known and f.policy in ("require", "force"))
+    return required_features(replace(cpu, features=known), cpu_map) | unknown
+
+
+def _without_added(cpu: CpuDefinition, inactive: CpuDefinition | None) -> CpuDefinition:
+    """The definition as it travels: without features that a later libvirt added to the model, unless asked for.
+
+    libvirt 11.3 qemu_domain.c qemuDomainMakeCPUMigratable. What a host-model guest was started with is not to be
+    seen any more, so that what it has switched on counts as asked for.
+    """
+    model = CpuMap.carried().model(cpu.model) if cpu.model and cpu.model in CpuMap.carried() else None
+    if model is None or not model.added:
+        return cpu
+    explicit = {feature.name for feature in inactive.features} if inactive else set()
+    if inactive is None or inactive.mode != "custom":
+        explicit |= cpu.named("require", "force")
+    return replace(cpu, features=tuple(f for f in cpu.features if f.name not in model.added or f.name in explicit))
+
+
+def _unknown_model(cpu: CpuDefinition, there: DomainCapabilities, names: CpuMapFiles) -> str:
+    """The guest's model, when the target cannot make a CPU of that name; "" when it can."""
+    assert cpu.model, "asked for definitions with a model only"
+    if there.hypervisor is None:
+        raise Unavailable(DOMCAPS_KVM, f"{there.emulator} tells no named CPU models")
+    if there.hypervisor.find(cpu.model):
+        return ""
+    if names.models is not None and cpu.model in names.models and cpu.fallback != "forbid":
+        raise Unavailable(DOMCAPS_KVM, f"libvirt there would say model {visible(cpu.model, 60)} by another one")
+    return cpu.model
+
+
+def _unknown_features(cpu: CpuDefinition, there: DomainCapabilities, names: CpuMapFiles) -> tuple[str, ...]:
+    listed = {feature.name for feature in cpu.features if feature.policy != "optional"}
+    if names.features is not None:
+        return tuple(sorted(listed - names.features))
+    proved = {feature.name for feature in there.host_model.features} if there.host_model else set()
+    for model in there.hypervisor.models if there.hypervisor else ():
+        proved |= model.blockers
+    if unproved := sorted(listed - proved):
+        raise Unavailable(DOMCAPS_KVM, f"no CPU map there tells whether its libvirt knows {_listed(unproved)}")
+    return ()
+
+
+def _gap_by_name(cpu: CpuDefinition, there: DomainCapabilities) -> CpuGap | None:
+    """Other architectures: libvirt's map does not spell out their models, only equal names can be compared."""
+    if there.virttype != "kvm":  # software emulation makes any model that it knows
+        if there.hypervisor is None:
+            raise Unavailable(DOMCAPS_KVM, f"{there.emulator} tells no named CPU models")
+        return None if there.hypervisor.find(cpu.model or "") else CpuGap(unknown_model=cpu.model or "")
+    if there.host_model is None or there.host_model.model != cpu.model:
+        has = there.host_model.model if there.host_model else None
+        raise Unavailable(
+            DOMCAPS_KVM, f"only QEMU can compare the {there.arch} models {visible(str(cpu.model), 60)} and {has}"
+        )
+    missing = cpu.named("require", "force") - there.host_model.named("require", "force")
+    return CpuGap(missing=tuple(sorted(missing))) if missing else None
+
+
+def _listed(names: Iterable[str]) -> str:
+    return visible(", ".join(names), 600)

@@ -1,0 +1,466 @@
+"""Services: systemd units, libvirt's daemons and their sockets, TLS certificates, qemu.conf.
+
+libvirt's daemons come modular (`virtqemud`, `virtproxyd`, …) or monolithic (`libvirtd`). Both are started by
+their sockets and end when idle: `virtqemud.service` inactive with `virtqemud.socket` active is healthy.
+TLS is port 16514, unencrypted TCP is port 16509.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar, Literal, Self
+
+from audit.evidence import Probe
+from audit.facts.base import HostFact, Said, Unavailable
+from audit.policy import MigrationTransport
+from audit.text import visible
+
+TLS_PORT = 16514
+TCP_PORT = 16509
+SSH_PORT = 22
+
+_UNITS = (
+    *(f"virtqemud{suffix}" for suffix in (".service", ".socket", "-ro.socket", "-admin.socket")),
+    *(f"virtproxyd{suffix}" for suffix in (".service", ".socket", "-tls.socket", "-tcp.socket")),
+    *(f"libvirtd{suffix}" for suffix in (".service", ".socket", "-ro.socket", "-tls.socket", "-tcp.socket")),
+    *(f"virt{name}.socket" for name in ("networkd", "storaged", "nodedevd", "secretd", "nwfilterd", "logd", "lockd")),
+    *("virtnetworkd.service", "virtstoraged.service", "virtlogd.service", "virtlockd.service", "sanlock.service"),
+    *("ssh.service", "sshd.service", "ssh.socket", "sshd.socket", "cockpit.socket"),
+    *("rpc-statd.service", "rpcbind.service", "rpcbind.socket", "nfs-client.target"),
+    *("openvswitch.service", "openvswitch-switch.service", "ovs-vswitchd.service"),
+    *("chronyd.service", "chrony.service", "systemd-timesyncd.service", "ntpd.service"),
+    *("firewalld.service", "nftables.service", "ufw.service"),
+)
+
+UNITS = Probe(
+    "services.units",
+    "SYSTEMD_PAGER= systemctl show --no-pager -p Id,Names,LoadState,ActiveState,SubState,UnitFileState,Listen "
+    + " ".join(_UNITS),
+)
+
+DAEMON = Probe(
+    "services.daemon",
+    """
+for socket in /run/libvirt/*-sock; do [ -S "$socket" ] && echo "socket $socket"; done
+for file in /proc/[0-9]*/comm; do
+    read -r name <"$file" && case $name in libvirtd|virtqemud|virtproxyd) echo "process $name" ;; esac
+done 2>/dev/null
+if said=$(virsh -r -c qemu:///system uri 2>&1); then echo answers; else echo "silent $?: $said"; fi
+echo end
+""",
+    seconds=40,
+)
+
+SSHD = Probe(
+    "services.sshd",
+    """
+set -- ${SSH_CONNECTION:-}
+[ $# -ne 4 ] || echo "port $4"
+$sudo sshd -T 2>/dev/null | sed -n 's/^[Pp]ort \\([0-9]*\\)$/port \\1/p'
+echo end
+""",
+)
+
+QEMU_CONF = Probe(
+    "services.qemu_conf",
+    """
+text=$($sudo cat /etc/libvirt/qemu.conf) || exit
+printf '%s\\n' "$text" |
+    sed -e '/^[[:space:]]*#/d' -e '/^[[:space:]]*$/d' \\
+        -e 's/^\\([[:space:]]*[a-z_]*password[[:space:]]*=\\).*/\\1 "hidden"/'
+""",
+)
+
+# Where the daemon's configuration names no other files, libvirt's defaults hold.
+TLS = Probe(
+    "services.tls",
+    """
+setting() {
+    for file in /etc/libvirt/virtproxyd.conf /etc/libvirt/libvirtd.conf; do
+        $sudo cat "$file" 2>/dev/null | sed -n "s/^[[:space:]]*$1[[:space:]]*=[[:space:]]*[\\"']\\([^\\"']*\\).*/\\1/p"
+    done | sed -n 1p
+}
+show() {
+    echo "file $1 $2"
+    if $sudo test -e "$2"; then
+        case $1 in key) echo present ;; *)
+            if said=$($sudo openssl x509 -noout -subject -issuer -enddate -in "$2" 2>&1); then
+                printf '%s\\n' "$said"
+                $sudo openssl x509 -noout -ext subjectAltName -in "$2" 2>/dev/null |
+                    sed -n 's/^[[:space:]]*\\([A-Z].*:.*[^:]\\)$/names=\\1/p'
+                for days in 0 7 30; do
+                    $sudo openssl x509 -noout -checkend $((days * 86400)) -in "$2" >/dev/null && echo "valid $days"
+                done
+            else
+                printf 'unreadable %s\\n' "$said" | sed -n 1p
+            fi ;;
+        esac
+    elif $sudo test -x "${2%/*}"; then echo absent
+    elif $sudo test -e "${2%/*}"; then echo "unreadable no access to ${2%/*}"
+    else echo absent
+    fi
+}
+ca=$(setting ca_file); cert=$(setting cert_file); key=$(setting key_file)
+show ca "${ca:-/etc/pki/CA/cacert.pem}"
+show server "${cert:-/etc/pki/libvirt/servercert.pem}"
+show client /etc/pki/libvirt/clientcert.pem
+show key "${key:-/etc/pki/libvirt/private/serverkey.pem}"
+echo end
+""",
+)
+
+_RUNNING = {"active", "activating", "reloading"}
+_ENABLED = {"enabled", "enabled-runtime", "static", "indirect", "generated", "linked", "alias"}
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """One systemd unit, as `systemctl show` tells it."""
+
+    name: str
+    load: str
+    """loaded, not-found, masked, error, …"""
+    active: str
+    """ActiveState: active, inactive, failed, …"""
+    enabled: str
+    """UnitFileState: enabled, disabled, static, masked, …; empty where there is no such unit."""
+    listen: tuple[str, ...] = ()
+    """Addresses and paths of a socket unit, without the kind in parentheses."""
+
+    @property
+    def exists(self) -> bool:
+        """There is such a unit, and it may be started."""
+        return self.load == "loaded"
+
+    @property
+    def running(self) -> bool:
+        """It is active; for a socket: systemd listens."""
+        return self.active in _RUNNING
+
+    @property
+    def at_boot(self) -> bool:
+        """It comes back by itself after a reboot."""
+        return self.enabled in _ENABLED
+
+    @property
+    def ports(self) -> tuple[int, ...]:
+        """The TCP ports a socket unit listens on."""
+        found = (re.search(r":(\d+)$", address) for address in self.listen)
+        return tuple(sorted({int(match[1]) for match in found if match}))
+
+
+@dataclass(frozen=True, slots=True)
+class Units(HostFact):
+    """The units of systemd that matter to migration. No systemd: unavailable."""
+
+    probes: ClassVar[tuple[Probe, ...]] = (UNITS,)
+    units: tuple[tuple[str, Unit], ...]
+    """By every name they answered to, aliases too."""
+
+    def of(self, name: str) -> Unit:
+        """The unit of that name, perhaps not found there; `Unavailable` if systemd did not tell."""
+        for known, unit in self.units:
+            if known == name:
+                return unit
+        raise Unavailable(UNITS, f"nothing said about {name}")
+
+    def running(self, *names: str) -> bool:
+        """Any of these units is active."""
+        return any(self.of(name).running for name in names)
+
+    @classmethod
+    def parse(cls, said: Said) -> Self:
+        """From blocks of KEY=VALUE, in whatever order."""
+        # Asked for a unit that is not there, some versions end with 1 or 4 but tell all the same.
+        text = said.text(UNITS, ok=(0, 1, 4) if said.evidence(UNITS).stdout.strip() else (0,))
+        units: dict[str, Unit] = {}
+        for block in re.split(r"\n\s*\n", text.strip()):
+            unit, names = _unit(block)
+            for name in names:
+                # An alias that is not found must not hide the unit that has it among its names.
+                if name not in units or not units[name].exists:
+                    units[name] = unit
+        return cls(tuple(sorted(units.items())))
+
+
+def _unit(block: str) -> tuple[Unit, frozenset[str]]:
+    said: dict[str, str] = {}
+    listen = []
+    for line in block.splitlines():
+        key, equals, value = line.partition("=")
+        if not equals:
+            raise Unavailable(UNITS, f"not systemd's answer: {visible(line, 120)}")
+        if key == "Listen":
+            listen.append(value.rpartition(" (")[0] or value)
+        else:
+            said[key] = value
+    name = said["Id"]
+    unit = Unit(name, said["LoadState"], said["ActiveState"], said.get("UnitFileState", ""), tuple(listen))
+    return unit, frozenset({name, *said.get("Names", "").split()})
+
+
+Mode = Literal["modular", "monolithic", "both", "none"]
+
+
+@dataclass(frozen=True, slots=True)
+class Daemons(HostFact):
+    """Which of libvirt's daemons serve QEMU guests here, and by which sockets.
+
+    Told by systemd; on a host without it (a container) by processes and by the sockets in /run/libvirt.
+    """
+
+    probes: ClassVar[tuple[Probe, ...]] = (DAEMON, UNITS)
+    mode: Mode
+    answers: bool
+    """qemu:///system could be opened, read-only."""
+    silence: str
+    """Why it could not."""
+    units: Units | None
+    """None: no systemd here that could be asked."""
+    processes: frozenset[str]
+
+    @property
+    def offers_modular(self) -> bool:
+        """Modular daemons are installed; where neither kind runs, they are the ones to start."""
+        return self.mode == "modular" or (self.units is not None and self.units.of("virtqemud.socket").exists)
+
+    def socket_unit(self, transport: MigrationTransport) -> str:
+        """The socket unit that must listen for this transport, given the kind of daemons here."""
+        modular = self.mode in {"modular", "both"} or (self.mode == "none" and self.offers_modular)
+        if transport == "ssh":
+            return "virtqemud.socket" if modular else "libvirtd.socket"
+        return f"{'virtproxyd' if modular else 'libvirtd'}-{transport}.socket"
+
+    def socket(self, transport: MigrationTransport) -> Unit | None:
+        """That unit; None without systemd."""
+        return None if self.units is None else self.units.of(self.socket_unit(transport))
+
+    @classmethod
+    def parse(cls, said: Said) -> Self:
+        """Systemd's word where there is one, else what runs."""
+        lines = said.lines(DAEMON)
+        if not lines or lines[-1] != "end":
+            raise Unavailable(DAEMON, "answer is incomplete")
+        try:
+            units = Units.parse(said)
+        except Unavailable:
+            units = None
+        processes = frozenset(line.removeprefix("process ") for line in lines if line.startswith("process "))
+        sockets = {line.rpartition("/")[2] for line in lines if line.startswith("socket ")}
+        silent = [line.removeprefix("silent ") for line in lines if line.startswith("silent ")]
+        if not silent and "answers" not in lines:
+            raise Unavailable(DAEMON, "answer is incomplete")
+        modular = "virtqemud" in processes
+        monolithic = "libvirtd" in processes
+        if units is not None:
+            modular = modular or units.running("virtqemud.socket", "virtqemud.service")
+            monolithic = monolithic or units.running("libvirtd.socket", "libvirtd.service")
+        elif not (modular or monolithic) and not silent:
+            # In modular mode libvirt-sock belongs to virtproxyd; virtqemud-sock belongs to nobody else.
+            modular, monolithic = "virtqemud-sock" in sockets, "virtqemud-sock" not in sockets
+        mode: Mode = "both" if modular and monolithic else "modular" if modular else "monolithic"
+        return cls(
+            mode=mode if modular or monolithic else "none",
+            answers=not silent,
+            silence=visible(silent[0], 200) if silent else "",
+            units=units,
+            processes=processes,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Sshd(HostFact):
+    """The ports of the SSH server, as it tells itself (root) and as this very connection used."""
+
+    probes: ClassVar[tuple[Probe, ...]] = (SSHD,)
+    ports: frozenset[int]
+    """Empty: asked in vain (no root, and not connected over SSH); see what listens instead."""
+
+    @classmethod
+    def parse(cls, said: Said) -> Self:
+        """From `port N` lines."""
+        lines = said.lines(SSHD)
+        if not lines or lines[-1] != "end":
+            raise Unavailable(SSHD, "answer is incomplete")
+        return cls(frozenset(int(line.removeprefix("port ")) for line in lines[:-1]))
+
+
+@dataclass(frozen=True, slots=True)
+class Certificate:
+    """One file that TLS needs. `valid_days` is the longest of 0, 7 and 30 days that it still holds, -1: expired."""
+
+    role: Literal["ca", "server", "client", "key"]
+    path: str
+    present: bool
+    subject: str = ""
+    issuer: str = ""
+    not_after: str = ""
+    names: tuple[str, ...] = ()
+    """Subject alternative names, as `DNS:…` and `IP Address:…`."""
+    valid_days: int = -1
+    problem: str = ""
+    """Why it could not be read."""
+
+
+@dataclass(frozen=True, slots=True)
+class TlsCertificates(HostFact):
+    """The files behind qemu+tls: authority, server's and client's certificates, server's key."""
+
+    probes: ClassVar[tuple[Probe, ...]] = (TLS,)
+    files: tuple[Certificate, ...]
+
+    @classmethod
+    def parse(cls, said: Said) -> Self:
+        """From `file ROLE PATH` and what follows it."""
+        lines = said.lines(TLS)
+        if not lines or lines[-1] != "end":
+            raise Unavailable(TLS, "answer is incomplete")
+        blocks: list[list[str]] = []
+        for line in lines[:-1]:
+            if line.startswith("file "):
+                blocks.append([line])
+            else:
+                blocks[-1].append(line)
+        return cls(tuple(_certificate(*block) for block in blocks))
+
+
+def _certificate(head: str, *lines: str) -> Certificate:
+    _, role, path = head.split(" ", 2)
+    said = dict(line.partition("=")[::2] for line in lines)
+    valid = [int(line.removeprefix("valid ")) for line in lines if line.startswith("valid ")]
+    problem = next((line.removeprefix("unreadable ") for line in lines if line.startswith("unreadable ")), "")
+    if role not in {"ca", "server", "client", "key"} or not lines:
+        raise ValueError(f"not a certificate: {visible(head, 100)}")
+    return Certificate(
+        role=role,  # type: ignore[arg-type]  # tested above
+        path=path,
+        present="absent" not in lines,
+        subject=said.get("subject", "").strip(),
+        issuer=said.get("issuer", "").strip(),
+        not_after=said.get("notAfter", ""),
+        names=tuple(name.strip() for name in said.get("names", "").split(",") if name.strip()),
+        valid_days=max(valid, default=-1),
+        problem=visible(problem, 200),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class QemuConf(HostFact):
+    """libvirt's /etc/libvirt/qemu.conf, with its defaults where it is silent. A change needs a restart to hold."""
+
+    probes: ClassVar[tuple[Probe, ...]] = (QEMU_CONF,)
+    present: bool = True
+    migration_address: str | None = None
+    """Address that incoming migrations listen on; None: all."""
+    migration_host: str | None = None
+    """Name or address given to the source to connect to; None: the host's own name."""
+    migration_port_min: int = 49152
+    migration_port_max: int = 49215
+    migrate_tls_force: bool = False
+    """Refuse migrations without `--tls`."""
+    migrate_tls_x509_cert_dir: str | None = None
+    default_tls_x509_cert_dir: str | None = None
+    lock_manager: str | None = None
+    """lockd, sanlock or nop; None: none."""
+    security_driver: tuple[str, ...] | None = None
+    """None: whichever the host has."""
+    user: str | None = None
+    group: str | None = None
+    dynamic_ownership: bool = True
+    remember_owner: bool = True
+    shared_filesystems: tuple[str, ...] = ()
+    hugetlbfs_mount: tuple[str, ...] | None = None
+    """None: all hugetlbfs mounts that are found."""
+    relaxed_acs_check: bool = False
+    vnc_listen: str | None = None
+    spice_listen: str | None = None
+
+    @property
+    def migration_ports(self) -> range:
+        """The ports that QEMU listens on during a migration, for memory and for copied disks alike."""
+        return range(self.migration_port_min, self.migration_port_max + 1)
+
+    @classmethod
+    def parse(cls, said: Said) -> Self:
+        """From libvirt's configuration syntax; a file that is not there means all defaults."""
+        output = said.evidence(QEMU_CONF)
+        gone = b"/etc/libvirt/qemu.conf" in output.stderr and b"No such file or directory" in output.stderr
+        if output.status != 0 and gone:
+            return cls(present=False)
+        settings = parse_conf(said.text(QEMU_CONF))
+        known = {field.name: field.type for field in fields(cls)}
+        typed: dict[str, Any] = {k: _typed(k, value, known[k]) for k, value in settings.items() if k in known}
+        conf = cls(**typed)
+        if not 0 < conf.migration_port_min <= conf.migration_port_max <= 65535:
+            raise ValueError(f"migration ports {conf.migration_port_min} to {conf.migration_port_max}")
+        return conf
+
+
+Value = str | int | tuple[str, ...]
+
+_ATOM = re.compile(r'"""(?P<long>.*?)"""|"(?P<double>[^"\n]*)"|\'(?P<single>[^\'\n]*)\'|(?P<number>-?\d+)', re.DOTALL)
+_KEY = re.compile(r"([A-Za-z][A-Za-z0-9_.-]*)[ \t]*=[ \t]*")
+_BLANK = re.compile(r"(?:\s|#[^\n]*)*")
+_REST = re.compile(r"[ \t]*(?:;|#[^\n]*)?(?:\n|\Z)")
+
+
+def parse_conf(text: str) -> Mapping[str, Value]:
+    """The settings of a libvirt `*.conf` file. Raises `ValueError`, also for a key set twice to different values."""
+    settings: dict[str, Value] = {}
+    at = _blank(text, 0)
+    while at < len(text):
+        key = _KEY.match(text, at)
+        if not key:
+            raise ValueError(f"not a setting: {visible(text[at : at + 60])}")
+        value, at = _value(text, key.end())
+        end = _REST.match(text, at)
+        if not end:
+            raise ValueError(f"{key[1]}: not understood: {visible(text[at : at + 60])}")
+        if settings.setdefault(key[1], value) != value:
+            raise ValueError(f"{key[1]} is set twice")
+        at = _blank(text, end.end())
+    return settings
+
+
+def _value(text: str, at: int) -> tuple[Value, int]:
+    if not text.startswith("[", at):
+        return _atom(text, at)
+    items: list[str] = []
+    at = _blank(text, at + 1)
+    while not text.startswith("]", at):
+        item, at = _atom(text, at)
+        items.append(str(item))
+        at = _blank(text, at)
+        if text.startswith(",", at):
+            at = _blank(text, at + 1)
+        elif not text.startswith("]", at):
+            raise ValueError("list without end")
+    return tuple(items), at + 1
+
+
+def _atom(text: str, at: int) -> tuple[str | int, int]:
+    match = _ATOM.match(text, at)
+    if not match:
+        raise ValueError(f"not a value: {visible(text[at : at + 60])}")
+    if match["number"] is not None:
+        return int(match["number"]), match.end()
+    return next(match[kind] for kind in ("long", "double", "single") if match[kind] is not None), match.end()
+
+
+def _blank(text: str, at: int) -> int:
+    match = _BLANK.match(text, at)
+    return match.end() if match else at
+
+
+def _typed(key: str, value: Value, kind: object) -> Value | bool | None:
+    """`value` as the field wants it; libvirt takes a string where a list may stand."""
+    if kind in {int, bool}:
+        if not isinstance(value, int):
+            raise ValueError(f"{key} is not a number: {visible(str(value), 60)}")
+        return bool(value) if kind is bool else value
+    if kind == str | None:
+        if not isinstance(value, str):
+            raise ValueError(f"{key} is not a string: {visible(str(value), 60)}")
+        bracketed = key in {"migration_host", "migration_address"} and value.startswith("[") and value.endswith("]")
+        return (value[1:-1] if bracketed else value) or None
+    return value if isinstance(value, tuple) else (str(value),)

@@ -1,0 +1,508 @@
+"""Hosts asked over SSH: the one place that knows paramiko.
+
+What `ssh HOST` would do is asked of `ssh -G` itself, so that Include, Match, tokens and the system's files mean
+what they mean to OpenSSH. Host keys must be known; nothing here ever accepts one.
+"""
+
+import base64
+import binascii
+import contextlib
+import fnmatch
+import hashlib
+import hmac
+import logging
+import os
+import re
+import shlex
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from threading import Lock
+
+import paramiko
+
+from audit.text import visible
+from audit.transports import Answers, Asked, Connection, Secret
+from audit.transports.shell import CHUNK, Conversation, Deadline, Round
+
+CONNECT_SECONDS = 20
+_KEYBOARD = {"password", "keyboard-interactive"}
+
+logging.getLogger("paramiko").addHandler(logging.NullHandler())  # its tracebacks are our sentences
+
+
+class SshError(Exception):
+    """Why there is no session, in words for the report."""
+
+
+class Ssh:
+    """The SSH side of a run: what all its connections share, that is the jump hosts and the answers to prompts."""
+
+    def __init__(self, secret: Secret | None = None, config: Path | None = None) -> None:
+        self._secret = secret
+        self._config = config
+        self._jumps: dict[str, _Jump] = {}
+        self._lock = Lock()
+        self._open: set[paramiko.Transport] = set()
+
+    def to(self, connection: Connection) -> "SshTransport":
+        """The way to one host; nothing is opened yet."""
+        return SshTransport(self, connection)
+
+    def close(self) -> None:
+        """Close every connection, also those that other threads are using."""
+        with self._lock:
+            transports, self._open = self._open, set()
+            self._jumps.clear()
+        for transport in transports:
+            transport.close()
+
+    def login(self, connection: Connection, deadline: Deadline, depth: int = 0) -> paramiko.Transport:
+        """An authenticated connection. Raises `SshError`, `TimeoutError`."""
+        if depth > 8:
+            raise SshError("more than 8 jump hosts behind one another: a loop in ProxyJump?")
+        target = resolve(connection, self._config)
+        transport = paramiko.Transport(self._socket(target, deadline, depth))
+        with self._lock:
+            self._open.add(transport)
+        try:
+            _shake_hands(transport, target, deadline)
+            _Login(transport, target, self._secret, deadline).run()
+        except BaseException:
+            self.drop(transport)
+            raise
+        return transport
+
+    def drop(self, transport: paramiko.Transport) -> None:
+        """Close one connection."""
+        transport.close()
+        with self._lock:
+            self._open.discard(transport)
+
+    def _socket(self, target: "Target", deadline: Deadline, depth: int) -> "socket.socket | paramiko.Channel":
+        where = f"{target.hostname} port {target.port}"
+        try:
+            if target.jump:
+                return self._through(target, deadline, depth)
+            if target.proxy_command:
+                return paramiko.ProxyCommand(f"sh -c {shlex.quote('exec ' + target.proxy_command)}")  # type: ignore[return-value]
+            sock = socket.create_connection((target.hostname, target.port), min(CONNECT_SECONDS, deadline.left()))
+        except socket.gaierror as error:
+            raise SshError(f"{(error.strerror or 'name not resolved').lower()}: {target.hostname}") from error
+        except TimeoutError as error:
+            raise SshError(f"no answer from {where} within {min(CONNECT_SECONDS, deadline.seconds):g} s") from error
+        except OSError as error:
+            raise SshError(f"{(error.strerror or str(error)).lower()} by {where}") from error
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return sock
+
+    def _through(self, target: "Target", deadline: Deadline, depth: int) -> paramiko.Channel:
+        """A channel to the target through its jump host, whose connection all hosts behind it share."""
+        with self._lock:
+            jump = self._jumps.setdefault(target.jump, _Jump())
+        via, _, earlier = _last_hop(target.jump)
+        began = time.monotonic()
+        with jump.lock:
+            deadline.extend(time.monotonic() - began)  # somebody else's login, perhaps with a prompt
+            if jump.transport is None or not jump.transport.is_active():
+                if jump.problem:
+                    raise SshError(jump.problem)
+                try:
+                    jump.transport = self.login(_hop(via, earlier), deadline, depth + 1)
+                except (SshError, TimeoutError) as error:
+                    jump.problem = f"jump host {via}: {error}"
+                    raise SshError(jump.problem) from error
+        try:
+            return jump.transport.open_channel(
+                "direct-tcpip", (target.hostname, target.port), ("127.0.0.1", 0), timeout=deadline.left()
+            )
+        except paramiko.ChannelException as error:
+            reason = f"{target.hostname} port {target.port}: {visible(error.text, 200).lower()}"
+            raise SshError(f"jump host {via}: {reason}") from error
+        except (paramiko.SSHException, EOFError) as error:
+            raise SshError(f"jump host {via}: {_words(error)}") from error
+
+
+@dataclass(slots=True)
+class _Jump:
+    lock: Lock = field(default_factory=Lock)
+    transport: paramiko.Transport | None = None
+    problem: str = ""
+
+
+class SshTransport:
+    """One host over SSH: a connection and an exec for each time it is asked."""
+
+    def __init__(self, ssh: Ssh, connection: Connection) -> None:
+        self._ssh = ssh
+        self._connection = connection
+
+    def ask(self, asked: Sequence[Asked], seconds: float, connected: Callable[[], None]) -> Answers:
+        """See `Transport.ask`."""
+        deadline = Deadline(seconds)
+        try:
+            transport = self._ssh.login(self._connection, deadline)
+        except (SshError, TimeoutError) as error:
+            return Answers(problem=f"ssh: {error}")
+        try:
+            connected()
+            return self._ask(transport, Round(asked, self._connection.sudo), deadline)
+        finally:
+            self._ssh.drop(transport)
+
+    def _ask(self, transport: paramiko.Transport, this: Round, deadline: Deadline) -> Answers:
+        try:
+            channel = transport.open_session(timeout=deadline.left())
+            channel.exec_command(this.command)
+        except (paramiko.SSHException, OSError, EOFError) as error:
+            return Answers(problem=f"ssh: logged in, but no command can be run: {_words(error)}")
+
+        def feed() -> None:
+            channel.sendall(this.input)
+            channel.shutdown_write()
+
+        said = Conversation(feed, lambda: channel.recv(CHUNK), lambda: channel.recv_stderr(CHUNK)).hold(deadline)
+        return this.answers(*said)
+
+
+# What ssh would do ----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A connection as OpenSSH's configuration resolves it."""
+
+    hostname: str
+    port: int
+    user: str
+    identity_file: str | None
+    """The one that the inventory names: it must be there."""
+    identity_files: tuple[str, ...]
+    identities_only: bool
+    jump: str
+    proxy_command: str
+    known_as: str
+    """The name that known_hosts files have it under."""
+    known_hosts: tuple[str, ...]
+
+
+def resolve(connection: Connection, config: Path | None = None) -> Target:
+    """The connection with what the ssh configuration adds; the connection's own values win. Raises `SshError`."""
+    values = _ssh_g(connection, config)
+    first = {key: found[0] for key, found in values.items()}
+    port = int(first["port"])
+    tokens = {
+        "h": first["hostname"],
+        "n": connection.address,
+        "p": first["port"],
+        "r": first["user"],
+        "d": str(Path.home()),
+        "%": "%",
+    }
+    alias = first.get("hostkeyalias", "").lower()
+    name = alias or first["hostname"].lower()
+    files = f"{first.get('userknownhostsfile', '')} {first.get('globalknownhostsfile', '')}"
+    return Target(
+        hostname=first["hostname"],
+        port=port,
+        user=first["user"],
+        identity_file=connection.identity_file and _path(connection.identity_file, {}),
+        identity_files=tuple(_path(found, tokens) for found in values.get("identityfile", ()) if found != "none"),
+        identities_only=first.get("identitiesonly") == "yes",
+        jump=_unless_none(first.get("proxyjump", "")),
+        proxy_command=_expanded(_unless_none(first.get("proxycommand", "")), tokens),
+        known_as=name if alias or port == 22 else f"[{name}]:{port}",
+        known_hosts=tuple(_path(found, tokens) for found in files.split() if found != "none"),
+    )
+
+
+def _ssh_g(connection: Connection, config: Path | None) -> dict[str, list[str]]:
+    ssh = shutil.which("ssh")
+    if not ssh:
+        raise SshError("the ssh program is missing here; it reads the ssh configuration: install openssh-client(s)")
+    options = {
+        "-F": config,
+        "-p": connection.port,
+        "-l": connection.user,
+        "-i": connection.identity_file,
+        "-J": connection.jump,
+    }
+    given = [word for option, value in options.items() if value for word in (option, str(value))]
+    try:
+        done = subprocess.run(  # noqa: S603  # values are checked by the inventory, and none can be an option
+            [ssh, "-G", *given, "--", connection.address],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=CONNECT_SECONDS,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise SshError(f"ssh -G: {error}") from error
+    values: dict[str, list[str]] = {}
+    for line in done.stdout.decode("utf-8", "replace").splitlines():
+        key, _, value = line.partition(" ")
+        values.setdefault(key, []).append(value)
+    if done.returncode or not {"hostname", "port", "user"} <= values.keys():
+        words = done.stderr.decode("utf-8", "replace").strip().splitlines() or [f"exit status {done.returncode}"]
+        raise SshError(f"ssh configuration: {visible(words[-1], 200)}")
+    return values
+
+
+def _unless_none(value: str) -> str:
+    return "" if value.lower() == "none" else value
+
+
+def _expanded(text: str, tokens: dict[str, str]) -> str:
+    return re.sub(r"%(.)", lambda found: tokens.get(found[1], found[0]), text)
+
+
+def _path(text: str, tokens: dict[str, str]) -> str:
+    return str(Path(os.path.expandvars(_expanded(text.strip('"'), tokens))).expanduser())
+
+
+def _last_hop(jump: str) -> tuple[str, str, str]:
+    """The jump host next to the target, a comma, and those before it."""
+    earlier, comma, via = jump.rpartition(",")
+    return via, comma, earlier
+
+
+def _hop(via: str, earlier: str) -> Connection:
+    user, _, rest = via.removeprefix("ssh://").rpartition("@")
+    address, colon, port = rest.rpartition(":")
+    if not colon or "]" in port or (":" in address.strip("[]") and not address.startswith("[")):
+        address, port = rest, ""
+    return Connection(
+        address.strip("[]"), port=int(port) if port.isdecimal() else None, user=user or None, jump=earlier or None
+    )
+
+
+# Who is there: the host's key -----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class KnownKey:
+    """One key that a known_hosts file has for a host."""
+
+    type: str
+    blob: bytes
+    where: str
+
+
+def known_keys(files: Sequence[str], name: str) -> tuple[KnownKey, ...]:
+    """The keys that `files` have for `name` (`host`, or `[host]:port`), without those that any of them revokes."""
+    known: list[KnownKey] = []
+    revoked: set[bytes] = set()
+    for file in files:
+        with contextlib.suppress(OSError):
+            for number, line in enumerate(Path(file).read_text("utf-8", "replace").splitlines(), 1):
+                marker, _, rest = line.partition(" ") if line.startswith("@") else ("", "", line)
+                words = rest.split()
+                if len(words) < 3 or line.startswith("#") or not _names(words[0], name):
+                    continue
+                with contextlib.suppress(binascii.Error):
+                    blob = base64.b64decode(words[2], validate=True)
+                    if marker == "@revoked":
+                        revoked.add(blob)
+                    elif not marker:  # certificate authorities of hosts are beyond paramiko
+                        known.append(KnownKey(words[1], blob, f"{file}:{number}"))
+    return tuple(key for key in known if key.blob not in revoked)
+
+
+def _names(patterns: str, name: str) -> bool:
+    """Whether the first field of a known_hosts line means `name`: hashed, or patterns separated by commas."""
+    if patterns.startswith("|1|"):
+        salt, _, digest = patterns[3:].partition("|")
+        try:
+            wanted = hmac.digest(base64.b64decode(salt), name.encode(), "sha1")
+        except binascii.Error:
+            return False
+        return hmac.compare_digest(base64.b64encode(wanted), digest.encode())
+    found = False
+    for pattern in patterns.lower().split(","):
+        if fnmatch.fnmatchcase(name, pattern.lstrip("!").replace("[", "[[]")):
+            if pattern.startswith("!"):
+                return False
+            found = True
+    return found
+
+
+def _shake_hands(transport: paramiko.Transport, target: Target, deadline: Deadline) -> None:
+    """Agree on keys, and see that the host's is a known one."""
+    known = known_keys(target.known_hosts, target.known_as)
+    options = transport.get_security_options()
+    types = {known_type for key in known for known_type in _algorithms(key.type)}
+    # A host has keys of several types: ask for one that we know.
+    options.key_types = tuple(sorted(options.key_types, key=lambda kind: kind not in types))
+    transport.banner_timeout = transport.auth_timeout = deadline.left()
+    try:
+        transport.start_client(timeout=deadline.left())
+        deadline.left()
+        key = transport.get_remote_server_key()
+    except (paramiko.SSHException, OSError, EOFError) as error:
+        deadline.left()
+        raise SshError(f"{target.hostname} port {target.port}: {_words(error)}") from error
+    if not any(hmac.compare_digest(key.asbytes(), each.blob) for each in known):
+        raise SshError(_unknown_key(key, known, target))
+
+
+def _algorithms(key_type: str) -> tuple[str, ...]:
+    return ("rsa-sha2-512", "rsa-sha2-256", "ssh-rsa") if key_type == "ssh-rsa" else (key_type,)
+
+
+def _unknown_key(key: paramiko.PKey, known: Sequence[KnownKey], target: Target) -> str:
+    digest = base64.b64encode(hashlib.sha256(key.asbytes()).digest()).decode().rstrip("=")
+    shown = f"{target.known_as} shows {key.get_name()} SHA256:{digest}"
+    other = next((each for each in known if each.type == key.get_name()), None)
+    if other:
+        return (
+            f"host key is not the known one: {shown}, {other.where} has another. Either the host was installed anew"
+            f" or somebody stands in between; when sure of the first: ssh-keygen -R '{target.known_as}'"
+        )
+    port = "" if target.port == 22 else f"-p {target.port} "
+    scan = "" if target.jump or target.proxy_command else f" or: ssh-keyscan {port}{target.hostname}"
+    scan += " >> ~/.ssh/known_hosts" if scan else ""
+    return (
+        f"host key unknown: {shown}. Compare it on the host (ssh-keygen -lf /etc/ssh/ssh_host_*_key.pub),"
+        f" then accept it once with: ssh {port}{target.user}@{target.hostname}{scan}"
+    )
+
+
+# Who are we: the login ------------------------------------------------------------------------------------
+
+
+class _Login:
+    """One login: the keys that there are, then a password if the host takes one and somebody can be asked."""
+
+    def __init__(
+        self, transport: paramiko.Transport, target: Target, secret: Secret | None, deadline: Deadline
+    ) -> None:
+        self._transport = transport
+        self._target = target
+        self._secret = secret
+        self._deadline = deadline
+        self._tried: list[str] = []
+        self._offered: set[bytes] = set()
+
+    def run(self) -> None:
+        """Log in. Raises `SshError`, `TimeoutError`."""
+        try:
+            methods = self._methods()
+            if methods and "publickey" in methods:
+                methods = self._with_keys(methods)
+            if methods and _KEYBOARD & set(methods):
+                methods = self._with_password(methods)
+        except (paramiko.SSHException, OSError, EOFError) as error:
+            self._deadline.left()
+            raise SshError(f"{self._failure()}: {_words(error)}") from error
+        if not self._transport.is_authenticated():
+            takes = ", ".join(methods or ())
+            raise SshError(f"{self._failure()}; it takes: {visible(takes, 100)}")
+
+    def _failure(self) -> str:
+        tried = ", ".join(self._tried) or "nothing to try"
+        return f"authentication failed for user {self._target.user} (tried: {tried})"
+
+    def _methods(self) -> list[str]:
+        """What the host takes; nothing more to do when it takes the user as he comes."""
+        try:
+            return self._transport.auth_none(self._target.user)
+        except paramiko.BadAuthenticationType as error:
+            return list(error.allowed_types)
+
+    def _with_keys(self, methods: list[str]) -> list[str]:
+        """What is still asked for after the first key that the host takes, or `methods` if it takes none."""
+        for label, key in self._keys():
+            self._deadline.left()
+            self._tried.append(label)
+            self._offered.add(key.asbytes())
+            try:
+                return self._transport.auth_publickey(self._target.user, key)
+            except paramiko.BadAuthenticationType as error:
+                return list(error.allowed_types)
+            except paramiko.AuthenticationException:
+                if not self._transport.is_active():
+                    raise
+        return methods
+
+    def _keys(self) -> Iterator[tuple[str, paramiko.PKey]]:
+        """The inventory's key file, the agent's keys, then the key files of the ssh configuration."""
+        target = self._target
+        own = target.identity_file
+        if own:
+            if not Path(own).is_file():
+                raise SshError(f"identity file {own}: no such file")
+            yield from self._from_file(own)
+        with contextlib.closing(paramiko.Agent()) as agent:
+            wanted = {_public_blob(file) for file in target.identity_files}
+            for key in agent.get_keys():
+                if not target.identities_only or key.asbytes() in wanted:
+                    yield "agent", key
+        for file in target.identity_files:
+            if file != own and Path(file).is_file():
+                yield from self._from_file(file)
+
+    def _from_file(self, file: str) -> Iterator[tuple[str, paramiko.PKey]]:
+        if _public_blob(file) in self._offered:
+            return
+        try:
+            try:
+                key = _key(file, None)
+            except paramiko.PasswordRequiredException:
+                phrase = self._asked(f"Passphrase of {file}")
+                if not phrase:
+                    self._tried.append(f"{file} (encrypted, no passphrase given)")
+                    return
+                key = _key(file, phrase)
+        except (paramiko.SSHException, OSError, ValueError) as error:
+            self._tried.append(f"{file} ({_words(error)})")
+            return
+        if key.asbytes() not in self._offered:
+            yield file, key
+
+    def _with_password(self, methods: list[str]) -> list[str]:
+        password = self._asked(f"Password of {self._target.user}")
+        if not password:
+            return methods
+        self._tried.append("password")
+        try:
+            return self._transport.auth_password(self._target.user, password)
+        except paramiko.BadAuthenticationType as error:
+            return list(error.allowed_types)
+        except paramiko.AuthenticationException:
+            return methods
+
+    def _asked(self, prompt: str) -> str | None:
+        began = time.monotonic()
+        answer = self._secret(prompt) if self._secret else None
+        self._deadline.extend(time.monotonic() - began)
+        return answer
+
+
+def _key(file: str, phrase: str | None) -> paramiko.PKey:
+    kinds: tuple[type[paramiko.PKey], ...] = (paramiko.Ed25519Key, paramiko.RSAKey, paramiko.ECDSAKey)
+    for kind in kinds:
+        try:
+            return kind.from_private_key_file(file, phrase)
+        except paramiko.PasswordRequiredException:
+            raise
+        except (paramiko.SSHException, ValueError, IndexError):
+            continue
+    raise paramiko.SSHException("wrong passphrase" if phrase else "not a private key of a known type")
+
+
+def _public_blob(file: str) -> bytes | None:
+    """The public half beside a private key file, if it is there."""
+    try:
+        return base64.b64decode(Path(f"{file}.pub").read_text("utf-8", "replace").split()[1])
+    except (OSError, IndexError, binascii.Error):
+        return None
+
+
+def _words(error: BaseException) -> str:
+    if isinstance(error, EOFError):
+        return "connection closed by the other side"
+    return visible(str(getattr(error, "strerror", None) or error) or type(error).__name__, 200)

@@ -1,0 +1,207 @@
+"""The way through the target's firewall: for the connection to libvirt and for QEMU's data."""
+
+from collections.abc import Iterator, Sequence
+
+from audit.check import Blocks, Finding, NotApplicable, Policy, Severity, Source, Stage, Target, Unavailable, check
+from audit.facts.firewall import NFT, Firewall
+from audit.facts.names import OwnAddresses, OwnNames, PeerAddresses
+from audit.facts.netfilter import Answer, Packet
+from audit.facts.services import SSH_PORT, TCP_PORT, TLS_PORT, Daemons, QemuConf, Sshd
+
+_FOR_EACH_PAIR = "it depends on the way a source takes, and is judged for each pair"
+_FOR_ALL = "it is the same for every source"
+
+
+def _anybody(target: OwnAddresses) -> list[Packet]:
+    """A connection from an unknown source, for each IP version that the target has an address of."""
+    return [Packet(family, 0) for family in sorted(target.families)]
+
+
+def _ways(name: str, peers: PeerAddresses, source: OwnAddresses, target: OwnAddresses) -> list[Packet]:
+    """The connections that `source` would make to the target by that name; unresolvable: any that it could make."""
+    routes = [route for route in peers.of(name) if route.device and not route.leads_here]
+    ends = [(route.source, route.address) for route in routes]
+    if not routes:
+        ends = [(mine.ip, its.ip) for its in target.reachable for mine in source.reachable]
+    packets = []
+    for mine, its in ends:
+        family = 6 if ":" in its else 4
+        if mine is None or (":" in mine) == (":" in its):
+            packets.append(Packet(family, 0, mine, its, target.interface_of(its)))
+    return packets
+
+
+def _answers(firewall: Firewall, ports: range, packets: Sequence[Packet]) -> list[tuple[range, Answer]]:
+    return [answer for packet in packets for answer in firewall.answers(ports, packet)]
+
+
+def _states(answers: Sequence[tuple[range, Answer]]) -> set[str]:
+    return {answer.state for _, answer in answers}
+
+
+def _rules(answers: Sequence[tuple[range, Answer]]) -> str:
+    return "; ".join(dict.fromkeys(rule for _, answer in answers for rule in answer.rules))
+
+
+def _judge(firewall: Firewall, ports: range, answers: Sequence[tuple[range, Answer]], use: str) -> Iterator[Finding]:
+    """One finding if all `answers` are no, nothing if all are yes; unknown otherwise."""
+    shown = _shown(ports)
+    if not answers:
+        raise Unavailable(NFT, "no way from the source to the target is known")
+    if _states(answers) == {"closed"}:
+        yield Finding(
+            expected=f"TCP port {shown} is open",
+            actual=f"closed by: {_rules(answers)}",
+            because=f"It is needed {use}.",
+            remedy=_opening(firewall, ports),
+        )
+    elif _states(answers) != {"open"}:
+        raise Unavailable(NFT, f"whether TCP port {shown} is open cannot be told from: {_rules(answers)}")
+
+
+def _shown(ports: range) -> str:
+    return str(ports.start) if len(ports) == 1 else f"{ports.start}-{ports.stop - 1}"
+
+
+def _opening(firewall: Firewall, ports: range) -> str:
+    shown = _shown(ports)
+    match firewall.keeper:
+        case "firewalld":
+            return f"firewall-cmd --permanent --add-port={shown}/tcp && firewall-cmd --reload"
+        case "ufw":
+            return f"ufw allow {shown.replace('-', ':')}/tcp"
+        case "iptables":
+            return f"iptables -I INPUT -p tcp --dport {shown.replace('-', ':')} -j ACCEPT"
+        case "nftables" if (chain := firewall.input_chain) is not None:
+            return f"nft insert rule {chain} tcp dport {shown} accept"
+    return ""
+
+
+def _control_ports(daemons: Daemons, sshd: Sshd, policy: Policy) -> list[range]:
+    """The ports by which the target's libvirt can be reached; several where the SSH server has several."""
+    if policy.transport == "ssh":
+        ports: Sequence[int] = sorted(sshd.ports) or [SSH_PORT]
+    else:
+        unit = daemons.socket(policy.transport)
+        ports = (unit.ports if unit else ()) or [TLS_PORT if policy.transport == "tls" else TCP_PORT]
+    return [range(port, port + 1) for port in ports]
+
+
+_CONTROL = "to reach the target's libvirt"
+_DATA = "for the guest's memory and copied disks"
+
+
+@check(severity=Severity.CRITICAL, blocks=Blocks.MIGRATION, stage=Stage.CONNECT, reference="RHEL 9 §12.6", offline=True)
+def control_port_open(
+    firewall: Target[Firewall], own: Target[OwnAddresses], daemons: Target[Daemons], sshd: Target[Sshd], policy: Policy
+) -> Iterator[Finding]:
+    """The target's firewall lets others reach libvirt: port 22 for SSH, 16514 for TLS, 16509 for unencrypted TCP.
+
+    The source speaks with the target's libvirt before and during the migration. (Red Hat's guide has 16509 and
+    16514 the wrong way round.)
+    """
+    found = [(ports, _answers(firewall, ports, _anybody(own))) for ports in _control_ports(daemons, sshd, policy)]
+    if any(_states(answers) == {"open"} for _, answers in found):
+        return
+    if not all(_states(answers) == {"closed"} for _, answers in found):
+        raise NotApplicable(_FOR_EACH_PAIR)
+    ports, answers = found[0]
+    yield from _judge(firewall, ports, answers, _CONTROL)
+
+
+@check(severity=Severity.CRITICAL, blocks=Blocks.MIGRATION, stage=Stage.CONNECT, reference="RHEL 9 §12.6", offline=True)
+def control_port_open_to_source(
+    firewall: Target[Firewall],
+    own: Target[OwnAddresses],
+    daemons: Target[Daemons],
+    sshd: Target[Sshd],
+    names: Target[OwnNames],
+    source: Source[OwnAddresses],
+    peers: Source[PeerAddresses],
+    policy: Policy,
+) -> Iterator[Finding]:
+    """The target's firewall lets this source reach libvirt.
+
+    Where the rules depend on who connects and by which interface, the answer holds for one source only.
+    """
+    candidates = _control_ports(daemons, sshd, policy)
+    if any(_states(_answers(firewall, p, _anybody(own))) in ({"open"}, {"closed"}) for p in candidates):
+        raise NotApplicable(_FOR_ALL)
+    packets = _ways(names.name_for_migration, peers, source, own)
+    found = [(ports, _answers(firewall, ports, packets)) for ports in candidates]
+    if not any(_states(answers) == {"open"} for _, answers in found):
+        ports, answers = next((item for item in found if _states(item[1]) != {"closed"}), found[0])
+        yield from _judge(firewall, ports, answers, _CONTROL)
+
+
+def _first(ports: range) -> range:
+    return ports[:1]
+
+
+@check(severity=Severity.CRITICAL, blocks=Blocks.MIGRATION, stage=Stage.TRANSFER, reference="RHEL 9 §12.6")
+def migration_ports_open(
+    firewall: Target[Firewall], own: Target[OwnAddresses], conf: Target[QemuConf]
+) -> Iterator[Finding]:
+    """The target's firewall lets guests in: the first port of QEMU's migration range is open.
+
+    The guest's memory does not travel through the SSH or TLS connection to libvirt, but by a connection of its own
+    to a port that QEMU opens for the time of the migration: the lowest free one from 49152, unless qemu.conf says
+    otherwise. (Tunnelled migration, `--p2p --tunnelled`, needs none, at the price of speed.)
+    """
+    answers = _answers(firewall, _first(conf.migration_ports), _anybody(own))
+    if _states(answers) == {"closed"}:
+        yield from _judge(firewall, conf.migration_ports, answers, _DATA)
+    elif _states(answers) != {"open"}:
+        raise NotApplicable(_FOR_EACH_PAIR)
+
+
+@check(severity=Severity.CRITICAL, blocks=Blocks.MIGRATION, stage=Stage.TRANSFER, reference="RHEL 9 §12.6")
+def migration_ports_open_to_source(
+    firewall: Target[Firewall],
+    own: Target[OwnAddresses],
+    conf: Target[QemuConf],
+    names: Target[OwnNames],
+    source: Source[OwnAddresses],
+    peers: Source[PeerAddresses],
+) -> Iterator[Finding]:
+    """The target's firewall lets this source's guests in.
+
+    Where the rules depend on who connects and by which interface, the answer holds for one source only.
+    """
+    first = _first(conf.migration_ports)
+    if _states(_answers(firewall, first, _anybody(own))) in ({"open"}, {"closed"}):
+        raise NotApplicable(_FOR_ALL)
+    packets = _ways(conf.migration_host or names.name_for_migration, peers, source, own)
+    answers = _answers(firewall, first, packets)
+    yield from _judge(firewall, conf.migration_ports if _states(answers) == {"closed"} else first, answers, _DATA)
+
+
+@check(severity=Severity.MEDIUM, stage=Stage.TRANSFER, reference="RHEL 9 §12.6")
+def migration_range_open(
+    firewall: Target[Firewall], own: Target[OwnAddresses], conf: Target[QemuConf]
+) -> Iterator[Finding]:
+    """All ports of the migration range are open, if its first one is.
+
+    Every migration takes the lowest free port, and one more for disks that are copied. With only the first ones
+    open a single migration works, and several at the same time fail.
+    """
+    answers = _answers(firewall, conf.migration_ports, _anybody(own))
+    first = [answer for ports, answer in answers if conf.migration_ports.start in ports]
+    closed = [ports for ports, answer in answers if answer.state == "closed"]
+    if closed and all(answer.state == "open" for answer in first):
+        yield Finding(
+            expected=f"TCP ports {_shown(conf.migration_ports)} are open",
+            actual=f"closed: {', '.join(dict.fromkeys(map(_shown, closed)))}",
+            because=f"Only {closed[0].start - conf.migration_ports.start} migrations at a time would get through.",
+            remedy=_opening(firewall, conf.migration_ports),
+        )
+
+
+@check(severity=Severity.INFO, stage=Stage.TRANSFER, reference="libvirt qemu.conf: migration_port_min")
+def migration_range_width(conf: Target[QemuConf]) -> Iterator[Finding]:
+    """qemu.conf leaves at least the default 64 ports for incoming migrations.
+
+    Each migration that comes in takes one, and one more if disks are copied; where none is free it is refused.
+    """
+    if len(conf.migration_ports) < 64:
+        yield Finding("64 ports or more", f"{len(conf.migration_ports)}: {_shown(conf.migration_ports)}")

@@ -1,0 +1,187 @@
+"""Memory: does the guest find room on the target, of the kind and in the place that it asks for?"""
+
+from collections.abc import Iterator
+
+from audit.check import Blocks, Finding, NotApplicable, Policy, Severity, Source, Stage, Target, Unavailable, check
+from audit.facts.guest import GuestMemory, GuestPinning, GuestState
+from audit.facts.memory import HUGEPAGES, Cell, Cgroup, HugePages, Memory, NumaTopology
+
+_GIB = 1024 * 1024
+
+
+def _gib(kib: int) -> str:
+    return f"{kib / _GIB:.1f} GiB"
+
+
+def _set(numbers: frozenset[int] | set[int]) -> str:
+    """As the kernel writes sets of CPUs: 0-3,8."""
+    runs: list[list[int]] = []
+    for number in sorted(numbers):
+        if runs and runs[-1][1] == number - 1:
+            runs[-1][1] = number
+        else:
+            runs.append([number, number])
+    return ",".join(str(low) if low == high else f"{low}-{high}" for low, high in runs)
+
+
+@check(severity=Severity.CRITICAL, blocks=Blocks.MIGRATION, stage=Stage.START, reference="host memory; policy")
+def fits(guest: GuestMemory, host: Target[Memory], policy: Policy) -> Iterator[Finding]:
+    """The target has the memory for the guest, for QEMU itself, and for the reserve that the policy keeps free.
+
+    libvirt does not ask: a guest that is too large arrives all the same, and the kernel of the target then swaps or
+    kills processes, this guest or another. Several guests that move to the same target need their sum.
+    """
+    if guest.hugepage_kib:
+        raise NotApplicable("the guest lives in huge pages")
+    needed = guest.memory_kib + policy.guest_overhead_kib
+    if needed > host.available_kib - policy.memory_reserve_kib:
+        yield Finding(
+            expected=f"{_gib(needed + policy.memory_reserve_kib)} available "
+            f"({_gib(guest.memory_kib)} guest, {_gib(policy.guest_overhead_kib)} QEMU, "
+            f"{_gib(policy.memory_reserve_kib)} reserve)",
+            actual=f"{_gib(host.available_kib)} of {_gib(host.total_kib)} available",
+            because="The target would have to swap or kill.",
+        )
+
+
+@check(severity=Severity.CRITICAL, blocks=Blocks.MIGRATION, stage=Stage.START, reference="libvirt memoryBacking")
+def hugepages_fit(guest: GuestMemory, host: Target[HugePages]) -> Iterator[Finding]:
+    """The target has enough free huge pages of the sizes that the guest asks for, on the nodes that it is bound to.
+
+    A guest in huge pages takes all of them when its QEMU starts on the target; with too few, QEMU does not start:
+    unable to map backing store for guest RAM.
+    """
+    if not guest.hugepage_kib:
+        raise NotApplicable("the guest asks for no huge pages")
+    sizes = {size or host.default_kib for size in guest.hugepage_kib}
+    for size in sorted(sizes, key=lambda size: size or 0):
+        if size is None or size not in host.sizes_kib:
+            yield Finding(
+                expected=f"huge pages of {size} KiB" if size else "huge pages",
+                actual=f"the target has {', '.join(f'{s} KiB' for s in host.sizes_kib) or 'none'}",
+            )
+    known = sorted(size for size in sizes if size in host.sizes_kib)
+    for size in known if len(sizes) == 1 else ():
+        needed = -(-guest.memory_kib // size)
+        free, extra = _free(host, size, guest.nodeset if guest.strict else frozenset())
+        if free + extra < needed:
+            where = f" on nodes {_set(guest.nodeset)}" if guest.strict and guest.nodeset else ""
+            yield Finding(
+                expected=f"{needed} free huge pages of {size} KiB{where}",
+                actual=f"{free} are free",
+                remedy=f"virsh allocpages --add --pagesize {size}KiB --pagecount {needed - free}",
+            )
+        elif free < needed:
+            raise Unavailable(HUGEPAGES, f"{free} free of {needed}; whether the kernel can add the rest is not known")
+    if len(sizes) > 1:
+        raise Unavailable(HUGEPAGES, "how the guest's memory divides into several page sizes is not known")
+
+
+def _free(host: HugePages, size: int, nodes: frozenset[int]) -> tuple[int, int]:
+    """Free pages, and pages that the kernel may add on demand."""
+    everywhere = host.pool(size)
+    if everywhere is None:
+        raise Unavailable(HUGEPAGES, f"no count of pages of {size} KiB")
+    free = max(0, everywhere.free - everywhere.reserved)
+    if nodes:
+        pools = (host.pool(size, node) for node in nodes)
+        free = min(free, sum(pool.free for pool in pools if pool))
+    return free, everywhere.surplus_possible
+
+
+@check(severity=Severity.CRITICAL, blocks=Blocks.MIGRATION, stage=Stage.START, reference="libvirt numatune")
+def nodes_exist(guest: GuestMemory, host: Target[NumaTopology]) -> Iterator[Finding]:
+    """The target has the NUMA nodes that the guest's memory is bound to.
+
+    The numbers of the nodes travel with the guest's configuration. Where the target lacks one, libvirt refuses to
+    start the guest there: NUMA node N is unavailable.
+    """
+    if not guest.nodeset:
+        raise NotApplicable("the guest's memory is not bound to nodes")
+    if lacking := guest.nodeset - host.nodes:
+        yield Finding(
+            expected=f"NUMA nodes {_set(guest.nodeset)}",
+            actual=f"the target has {_set(host.nodes)}, not {_set(lacking)}",
+            remedy="virsh migrate --xml FILE …, with another <numatune> in FILE",
+        )
+
+
+@check(severity=Severity.CRITICAL, blocks=Blocks.MIGRATION, stage=Stage.START, reference="libvirt cputune")
+def pinned_cpus_exist(guest: GuestPinning, host: Target[NumaTopology]) -> Iterator[Finding]:
+    """The target has the host CPUs that the guest is pinned to.
+
+    The numbers of the CPUs travel with the guest's configuration. Where the target lacks one (or has it offline),
+    libvirt cannot pin the guest as asked and gives up.
+    """
+    if not guest.cpuset:
+        raise NotApplicable("the guest is not pinned")
+    if lacking := guest.cpuset - host.cpus:
+        yield Finding(
+            expected=f"CPUs {_set(guest.cpuset)} online",
+            actual=f"the target has {_set(host.cpus)}, not {_set(lacking)}",
+            remedy="virsh migrate --xml FILE …, with another <cputune> in FILE",
+        )
+
+
+@check(severity=Severity.MEDIUM, stage=Stage.START, reference="RHEL 9 §12.3")
+def topology_similar(
+    pinning: GuestPinning, memory: GuestMemory, here: Source[NumaTopology], there: Target[NumaTopology]
+) -> Iterator[Finding]:
+    """For a pinned guest, the target's NUMA topology is like the source's.
+
+    Similar means: the same nodes, with the same CPU numbers in each, and memory that differs by no more than a
+    tenth. On another topology the same numbers mean other CPUs and other memory: the guest runs, but slower.
+    """
+    if not (pinning.cpuset or memory.nodeset):
+        raise NotApplicable("the guest is not pinned")
+    if differences := list(_differences(here, there)):
+        yield Finding(
+            expected="the same nodes, CPUs in them, and about the same memory",
+            actual="; ".join(differences[:3]),
+            because="The guest's pinning was made for the source.",
+        )
+
+
+def _differences(here: NumaTopology, there: NumaTopology) -> Iterator[str]:
+    if here.nodes != there.nodes:
+        yield f"nodes {_set(here.nodes)} here, {_set(there.nodes)} there"
+        return
+    other = {cell.id: cell for cell in there.cells}
+    for cell in here.cells:
+        yield from _cell_differences(cell, other[cell.id])
+
+
+def _cell_differences(here: Cell, there: Cell) -> Iterator[str]:
+    if here.cpus != there.cpus:
+        yield f"node {here.id}: CPUs {_set(here.cpus)} here, {_set(there.cpus)} there"
+    if abs(here.memory_kib - there.memory_kib) * 10 > here.memory_kib:
+        yield f"node {here.id}: {_gib(here.memory_kib)} here, {_gib(there.memory_kib)} there"
+
+
+@check(severity=Severity.MEDIUM, stage=Stage.TRANSFER, reference="RHEL 9 §12.3, §12.9")
+def large_guest(guest: GuestMemory, state: GuestState, policy: Policy) -> Iterator[Finding]:
+    """The guest is not larger than what live migration is reliable for.
+
+    A guest with very much memory takes long to copy and dirties pages meanwhile; the migration may never come to an
+    end by itself. It needs a fast network, several connections, and somebody who watches it.
+    """
+    if not state.active:
+        raise NotApplicable("the guest does not run")
+    if guest.memory_kib > policy.large_guest_kib:
+        yield Finding(
+            expected=f"at most {_gib(policy.large_guest_kib)}",
+            actual=_gib(guest.memory_kib),
+            because=f"A network of {policy.large_guest_nic_mbps // 1000} Gbit/s or more and tuning are recommended.",
+            remedy="virsh migrate --live --parallel --parallel-connections 4 …; if it does not end: virsh "
+            "migrate-setmaxdowntime, --auto-converge or --postcopy",
+        )
+
+
+@check(severity=Severity.LOW, stage=Stage.AFTER, reference="kernel: cgroup-v2")
+def same_cgroup_version(here: Source[Cgroup], there: Target[Cgroup]) -> Iterator[Finding]:
+    """Source and target use the same version of control groups.
+
+    The range of CPU shares differs between versions 1 and 2; a guest's `<shares>` can mean another weight there.
+    """
+    if here.version != there.version:
+        yield Finding(f"cgroup v{here.version}", f"cgroup v{there.version}")

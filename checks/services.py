@@ -1,0 +1,196 @@
+"""libvirt's daemons and the way into them: can a source reach the target's libvirt by the transport planned?"""
+
+import shlex
+from collections.abc import Iterator
+
+from audit.check import Blocks, Finding, NotApplicable, Policy, Severity, Source, Stage, Target, Unavailable, check
+from audit.facts.firewall import Listening
+from audit.facts.services import (
+    DAEMON,
+    SSH_PORT,
+    TCP_PORT,
+    TLS,
+    TLS_PORT,
+    Certificate,
+    Daemons,
+    QemuConf,
+    Sshd,
+    TlsCertificates,
+    Unit,
+)
+
+
+def _start(unit: Unit) -> str:
+    unmask = f"systemctl unmask {unit.name} && " if unit.load == "masked" else ""
+    return f"{unmask}systemctl enable --now {unit.name}"
+
+
+@check(
+    severity=Severity.CRITICAL,
+    blocks=Blocks.MIGRATION,
+    stage=Stage.CONNECT,
+    reference="RHEL 9 §12.6",
+    offline=True,
+)
+def transport_ready(
+    daemons: Target[Daemons], sshd: Target[Sshd], listening: Target[Listening], policy: Policy
+) -> Iterator[Finding]:
+    """The target's libvirt can be reached by the transport that the migration will use.
+
+    Before anything moves, the source asks the libvirt daemon of the target to prepare. systemd listens for that
+    daemon: `virtqemud.socket` on modular hosts, `libvirtd.socket` on monolithic ones, and another socket for each
+    network transport: TLS on port 16514, unencrypted TCP on port 16509. A stopped service beside a listening
+    socket is healthy; it starts when it is asked.
+    """
+    if daemons.mode == "none":
+        unit = daemons.socket("ssh")
+        yield Finding(
+            expected=f"{daemons.socket_unit('ssh')} is active",
+            actual="no libvirt daemon runs and no socket listens for one",
+            because="Nobody on the target would answer the source.",
+            remedy=_start(unit) if unit else "",
+        )
+    elif daemons.units is None and not daemons.answers:
+        raise Unavailable(DAEMON, daemons.silence)
+    if policy.transport == "ssh":
+        ports = sshd.ports or {SSH_PORT}
+        if not any(listening.reachable(port) for port in ports):
+            yield Finding(
+                expected=f"an SSH server listens on port {_list(ports)}",
+                actual="nothing listens there",
+                because="qemu+ssh connects through the target's SSH server.",
+                remedy="systemctl enable --now sshd.service",
+            )
+        return
+    port = TLS_PORT if policy.transport == "tls" else TCP_PORT
+    unit = daemons.socket(policy.transport)
+    if not (unit and unit.running) and not listening.reachable(port):
+        yield Finding(
+            expected=f"{daemons.socket_unit(policy.transport)} listens on port {port}",
+            actual=f"it is {unit.active if unit.exists else unit.load}" if unit else f"nothing listens on port {port}",
+            because=f"qemu+{policy.transport} connects to port {port} of the target.",
+            remedy=_start(unit) if unit else "",
+        )
+
+
+def _list(ports: frozenset[int] | set[int]) -> str:
+    return " or ".join(map(str, sorted(ports)))
+
+
+@check(severity=Severity.LOW, stage=Stage.CONNECT, reference="RHEL 9 §12.6", offline=True)
+def enabled_at_boot(daemons: Target[Daemons], policy: Policy) -> Iterator[Finding]:
+    """The sockets that migrations need come back after a reboot.
+
+    A socket that was started but not enabled is gone after the next reboot, which is often the very maintenance
+    that guests are moved away for. They then cannot come back.
+    """
+    if daemons.units is None:
+        raise NotApplicable("there is no systemd on this host")
+    if daemons.mode == "none":
+        raise NotApplicable("no libvirt daemon is active")
+    for transport in dict.fromkeys(("ssh", policy.transport)):
+        unit = daemons.socket(transport)
+        service = daemons.units.of(daemons.socket_unit("ssh").replace(".socket", ".service"))
+        started_by_service = transport == "ssh" and service.at_boot
+        if unit and unit.running and not unit.at_boot and not started_by_service:
+            yield Finding(
+                expected=f"{unit.name} is enabled",
+                actual=f"{unit.enabled or 'no unit file'}, though active now",
+                remedy=f"systemctl enable {unit.name}",
+            )
+
+
+@check(severity=Severity.HIGH, stage=Stage.CONNECT, reference="libvirt: daemons", offline=True)
+def daemons_not_mixed(daemons: Daemons) -> Iterator[Finding]:
+    """Either modular or monolithic libvirt daemons serve QEMU guests, not both.
+
+    `virtqemud` and `libvirtd` would both manage the same guests without knowing of each other. Which one answers a
+    migration, and which of them knows the guest, is then a matter of chance.
+    """
+    if daemons.mode == "both":
+        yield Finding(
+            expected="virtqemud or libvirtd",
+            actual="both are active",
+            remedy="systemctl disable --now libvirtd.service libvirtd.socket libvirtd-ro.socket libvirtd-admin.socket "
+            "libvirtd-tls.socket libvirtd-tcp.socket",
+        )
+
+
+def _faults(files: tuple[Certificate, ...], roles: set[str]) -> Iterator[Finding]:
+    """Definite faults first; then what could not be read, as `Unavailable`."""
+    mine = [file for file in files if file.role in roles]
+    for file in mine:
+        shown = shlex.quote(file.path)
+        if not file.present:
+            yield Finding(f"{file.path} exists", "it does not", "TLS cannot be set up without it.")
+        elif file.role != "key" and not file.problem and file.valid_days < 0:
+            yield Finding(
+                expected=f"{file.path} is valid",
+                actual=f"it expired: {file.not_after}",
+                because="The other side refuses an expired certificate.",
+                remedy=f"openssl x509 -noout -dates -in {shown}",
+            )
+    for file in mine:
+        if file.problem:
+            raise Unavailable(TLS, f"{file.path}: {file.problem}")
+
+
+@check(
+    severity=Severity.CRITICAL,
+    blocks=Blocks.MIGRATION,
+    stage=Stage.CONNECT,
+    reference="libvirt: TLS certificates; RHEL 9 §12.6",
+    offline=True,
+)
+def tls_certificates(target: Target[TlsCertificates], policy: Policy) -> Iterator[Finding]:
+    """The target has the key and valid certificates that qemu+tls needs.
+
+    The target proves with its server certificate who it is, and checks the source against the certificate of the
+    authority. A missing or expired file ends every connection on port 16514.
+    """
+    if policy.transport != "tls":
+        raise NotApplicable("the migration does not use qemu+tls")
+    yield from _faults(target.files, {"ca", "server", "key"})
+
+
+@check(severity=Severity.MEDIUM, stage=Stage.CONNECT, reference="libvirt: TLS certificates", offline=True)
+def tls_client_certificates(source: Source[TlsCertificates], policy: Policy) -> Iterator[Finding]:
+    """The source has the certificates with which it introduces itself over qemu+tls.
+
+    libvirt on the target asks its clients for a certificate, unless told not to. Where `virsh` runs on another
+    machine than the source, that machine needs it instead, but for peer-to-peer migration.
+    """
+    if policy.transport != "tls":
+        raise NotApplicable("the migration does not use qemu+tls")
+    yield from _faults(source.files, {"ca", "client"})
+
+
+@check(severity=Severity.MEDIUM, stage=Stage.CONNECT, reference="libvirt: TLS certificates", offline=True)
+def tls_certificates_last(host: TlsCertificates, policy: Policy) -> Iterator[Finding]:
+    """TLS certificates do not expire while this report is valid."""
+    if policy.transport != "tls":
+        raise NotApplicable("the migration does not use qemu+tls")
+    for file in host.files:
+        if (
+            file.present
+            and not file.problem
+            and file.role != "key"
+            and 0 <= file.valid_days < min(policy.validity_days, 30)
+        ):
+            yield Finding(f"{file.path} is valid for {policy.validity_days} days", f"it ends {file.not_after}")
+
+
+@check(severity=Severity.HIGH, stage=Stage.CONNECT, reference="libvirt qemu.conf: migrate_tls_force")
+def migrate_tls_force(conf: QemuConf) -> Iterator[Finding]:
+    """qemu.conf does not insist on `--tls`.
+
+    With `migrate_tls_force = 1` on either side libvirt refuses every migration whose command lacks `--tls`
+    (the encryption of the guest's data, which qemu+tls alone does not bring).
+    """
+    if conf.migrate_tls_force:
+        yield Finding(
+            expected="migrations are accepted with and without --tls",
+            actual="migrate_tls_force = 1",
+            because="A command without --tls is refused.",
+            remedy="virsh migrate --tls …",
+        )

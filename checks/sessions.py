@@ -1,0 +1,24 @@
+"""Guests that users run for themselves."""
+
+from collections.abc import Iterator
+
+from audit.check import Finding, Severity, Stage, check
+from audit.facts.sessions import Sessions
+
+
+@check(severity=Severity.MEDIUM, stage=Stage.ALLOWED, reference="RHEL 9 §12.3", offline=True)
+def no_session_guests(sessions: Sessions) -> Iterator[Finding]:
+    """No guest runs on a session connection.
+
+    Users can run guests of their own (`qemu:///session`), which the system's libvirt does not see and this report
+    does not judge. Red Hat calls their migration unreliable; when the host goes down, they go down with it.
+    """
+    if sessions.guests:
+        shown = ", ".join(f"{guest.name or 'unnamed'} (uid {guest.uid})" for guest in sessions.guests[:5])
+        more = f" and {len(sessions.guests) - 5} more" if len(sessions.guests) > 5 else ""
+        yield Finding(
+            expected="all guests belong to qemu:///system",
+            actual=f"{len(sessions.guests)} of session connections: {shown}{more}",
+            because="They are not judged here and would be lost when the host is emptied.",
+            remedy="sudo -u '#UID' virsh -c qemu:///session list",
+        )

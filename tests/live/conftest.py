@@ -1,0 +1,132 @@
+"""A real libvirtd on this machine with a few guests under software emulation, and what they are known to be."""
+
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+URI = "qemu:///system"
+PREFIX = "vpf-test-"
+DISKS = Path("/var/lib/libvirt/images")
+
+GUEST = """
+<domain type='qemu'>
+  <name>{name}</name>
+  <memory unit='MiB'>64</memory>
+  <vcpu>1</vcpu>
+  <os><type arch='x86_64' machine='{machine}'>hvm</type></os>
+  <features><acpi/></features>
+  {cpu}
+  <devices>
+    <disk type='file' device='disk'>
+      <driver name='qemu' type='{format}' cache='none'/>
+      <source file='{disk}'/>
+      <target dev='vda' bus='virtio'/>
+    </disk>
+    <memballoon model='none'/>
+  </devices>
+</domain>
+"""
+
+
+class LiveGuest(NamedTuple):
+    """A guest that the fixture made."""
+
+    name: str
+    uuid: str
+    running: bool
+    disk: Path
+
+
+def virsh(*arguments: str, stdin: str = "") -> str:
+    """virsh's standard output; raises when it fails."""
+    done = subprocess.run(
+        ["virsh", "-q", "-c", URI, *arguments], input=stdin, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, f"virsh {' '.join(arguments)}: {done.stderr}"
+    return done.stdout
+
+
+def answers() -> bool:
+    """Whether a libvirtd answers."""
+    return (
+        subprocess.run(["virsh", "-r", "-c", URI, "uri"], capture_output=True, timeout=60, check=False).returncode == 0
+    )
+
+
+@pytest.fixture(scope="session")
+def libvirtd() -> Iterator[str]:
+    """A libvirtd that answers on qemu:///system: the machine's own, or one started for the tests."""
+    if os.geteuid() != 0:
+        pytest.skip("needs root to run a libvirtd")
+    if not shutil.which("virsh") or not shutil.which("qemu-system-x86_64"):
+        pytest.skip("needs virsh and qemu-system-x86_64")
+    started: list[subprocess.Popen[bytes]] = []
+    if not answers():
+        if not shutil.which("libvirtd"):
+            pytest.skip("no libvirtd runs here, and none can be started")
+        _open_kvm()
+        for daemon in ("virtlogd", "libvirtd"):
+            started.append(
+                subprocess.Popen(
+                    [daemon], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, stdin=subprocess.DEVNULL
+                )
+            )
+        for _ in range(100):
+            if answers():
+                break
+            time.sleep(0.2)
+        else:
+            pytest.fail("the libvirtd that was started does not answer")
+    yield URI
+    for process in reversed(started):
+        process.terminate()
+        process.wait(20)
+
+
+def _open_kvm() -> None:
+    """Do what udev does at boot: QEMU's user may open /dev/kvm. Otherwise libvirt probes QEMU anew at each call."""
+    kvm = Path("/dev/kvm")
+    if kvm.exists() and not kvm.stat().st_mode & 0o066:
+        kvm.chmod(0o666)
+
+
+@pytest.fixture(scope="session")
+def live_guests(libvirtd: str) -> Iterator[dict[str, LiveGuest]]:
+    """A running guest, one with a snapshot, and a shut-off one whose name is markup."""
+    made: dict[str, LiveGuest] = {}
+    try:
+        made["runs"] = _make("runs", running=True)
+        made["snapped"] = _make("snapped", running=True, fmt="qcow2", machine="pc")
+        virsh("snapshot-create-as", made["snapped"].name, "before-upgrade")
+        made["hostile"] = _make("<img src=x onerror=alert(1)> & 'quoted'", running=False)
+        yield made
+    finally:
+        for guest in made.values():
+            _remove(guest)
+
+
+def _make(
+    name: str, *, running: bool, fmt: str = "raw", machine: str = "q35", cpu: str = "<cpu mode='host-model'/>"
+) -> LiveGuest:
+    full = PREFIX + name
+    disk = DISKS / f"{PREFIX}{abs(hash(name))}.{fmt}"
+    disk.parent.mkdir(parents=True, exist_ok=True)
+    subprocess.run(["qemu-img", "create", "-q", "-f", fmt, str(disk), "16M"], check=True, timeout=60)
+    escaped = full.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    xml = GUEST.format(name=escaped, machine=machine, cpu=cpu, disk=disk, format=fmt)
+    virsh("define", "/dev/stdin", stdin=xml)
+    if running:
+        virsh("start", full)
+    return LiveGuest(full, virsh("domuuid", full).strip(), running, disk)
+
+
+def _remove(guest: LiveGuest) -> None:
+    for command in (["destroy", guest.uuid], ["undefine", guest.uuid, "--snapshots-metadata", "--nvram"]):
+        subprocess.run(["virsh", "-q", "-c", URI, *command], capture_output=True, timeout=60, check=False)
+    guest.disk.unlink(missing_ok=True)
