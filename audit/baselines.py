@@ -15,6 +15,9 @@ from audit.facts.guest import read_guests
 from audit.facts.versions import Libvirt
 from audit.results import Baseline
 
+FACTS = (HostModels, CpuMapFiles, Libvirt)
+"""What a baseline is computed from."""
+
 CrossChecker = Callable[[Sequence[CpuDefinition], CpuMap], CrossCheck]
 
 Offers = dict[str, DomainCapabilities]

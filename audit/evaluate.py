@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from audit.baselines import FACTS as BASELINE_FACTS
 from audit.baselines import CrossChecker, cluster_baselines
 from audit.check import Check, Parameter, Role, Scope
 from audit.evidence import Bundle, HostEvidence, Probe
@@ -50,7 +51,7 @@ class EvaluationError(Exception):
 def needed_facts(checks: Sequence[Check]) -> tuple[type[HostFact] | type[GuestFact], ...]:
     """The facts that these checks and the report read: what a collection must supply the probes of."""
     of_checks = [kind for check in checks for kind in check.facts]
-    return tuple(dict.fromkeys([*of_checks, *SIDE_BY_SIDE_FACTS, GuestState, GuestMemory, GuestPinning]))
+    return tuple(dict.fromkeys([*of_checks, *SIDE_BY_SIDE_FACTS, *BASELINE_FACTS, GuestState, GuestMemory, GuestPinning]))
 
 
 def evaluate(

@@ -5,16 +5,17 @@ from collections.abc import Iterator, Sequence
 from audit.check import Blocks, Finding, NotApplicable, Policy, Severity, Source, Stage, Target, Unavailable, check
 from audit.facts.firewall import NFT, Firewall
 from audit.facts.names import OwnAddresses, OwnNames, PeerAddresses
-from audit.facts.netfilter import Answer, Packet
+from audit.facts.netfilter import Answer, Family, Packet
 from audit.facts.services import SSH_PORT, TCP_PORT, TLS_PORT, Daemons, QemuConf, Sshd
 
+_FAMILIES: tuple[Family, ...] = (4, 6)
 _FOR_EACH_PAIR = "it depends on the way a source takes, and is judged for each pair"
 _FOR_ALL = "it is the same for every source"
 
 
 def _anybody(target: OwnAddresses) -> list[Packet]:
     """A connection from an unknown source, for each IP version that the target has an address of."""
-    return [Packet(family, 0) for family in sorted(target.families)]
+    return [Packet(family, 0) for family in _FAMILIES if family in target.families]
 
 
 def _ways(name: str, peers: PeerAddresses, source: OwnAddresses, target: OwnAddresses) -> list[Packet]:

@@ -4,7 +4,6 @@ import contextlib
 import getpass
 import os
 import shutil
-import signal
 import socket
 import subprocess
 import tempfile
@@ -454,7 +453,3 @@ def test_without_the_ssh_program(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
     with pytest.raises(SshError, match="install openssh-client"):
         resolve(Connection("kvm01", user=getpass.getuser()))
-
-
-def test_interrupts_are_not_swallowed() -> None:
-    assert signal.getsignal(signal.SIGINT) is not signal.SIG_IGN

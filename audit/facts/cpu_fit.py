@@ -8,7 +8,7 @@ libvirt must know every name in it. What libvirt compares at last is the guest's
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from audit.cpu import CpuDefinition, CpuFeature, CpuMap, MapModel, required_features
+from audit.cpu import CpuDefinition, CpuMap, required_features
 from audit.facts.base import Unavailable
 from audit.facts.cpu import DOMCAPS_KVM, X86, CpuMapFiles, DomainCapabilities
 from audit.text import visible
@@ -41,8 +41,17 @@ class CpuGap:
 
 
 def migratable(host_model: CpuDefinition) -> CpuDefinition:
-    """What a host-model guest is started with: without what QEMU refuses to migrate."""
-    return replace(host_model, features=tuple(f for f in host_model.features if f.name != "invtsc"))
+    """What a host-model guest runs with: without what QEMU refuses to migrate."""
+    return replace(host_model, check="full", features=tuple(f for f in host_model.features if f.name != "invtsc"))
+
+
+def running(definition: CpuDefinition | None, arch: str) -> CpuDefinition:
+    """A guest's CPU, where none is named QEMU's default. Raises `Unavailable` where that one is not known."""
+    if definition is not None:
+        return definition
+    if arch not in X86:
+        raise Unavailable(DOMCAPS_KVM, f"the guest names no CPU, and the default of {visible(arch, 20)} is not known")
+    return CpuDefinition(model="qemu64" if arch == "x86_64" else "qemu32", check="none")
 
 
 def gap(
@@ -54,7 +63,7 @@ def gap(
     inactive: CpuDefinition | None = None,
     own: CpuDefinition | None = None,
 ) -> CpuGap | None:
-    """What `there` lacks for a guest that runs with `cpu`; None: nothing. Raises `Unavailable` when that cannot be told.
+    """What `there` lacks for a guest that runs with `cpu`; None: nothing. Raises `Unavailable` where it cannot tell.
 
     `inactive`: the guest's persistent definition. `own`: the host-model of the host where the guest runs; it is
     needed where libvirt did not check the guest's CPU at its start (check='none'), and the guest so has only what
@@ -70,7 +79,7 @@ def gap(
     if there.host_model is None:
         raise Unavailable(DOMCAPS_KVM, f"{there.emulator} offers no host-model to compare with")
     missing = _missing(cpu, there.host_model)
-    if missing and cpu.check in (None, "none"):
+    if missing and cpu.check != "full":
         if own is None:
             raise Unavailable(DOMCAPS_KVM, "what the guest's own host gave it is not known (check='none')")
         missing -= _missing(cpu, own)
@@ -90,27 +99,12 @@ def seen_address_bits(cpu: CpuDefinition | None, host_bits: int) -> int:
 
 def _missing(cpu: CpuDefinition, host_model: CpuDefinition) -> frozenset[str]:
     """Features of `cpu` that the host-model is without."""
-    if cpu.model == host_model.model:
-        return _beyond(cpu, host_model)
-    needed, given = _features(cpu), _features(host_model)
-    return needed - given - _NOT_THE_HOSTS
-
-
-def _beyond(cpu: CpuDefinition, host_model: CpuDefinition) -> frozenset[str]:
-    """The same model on both sides: what it contains cancels out, so that no CPU map has to know it."""
-    plus = cpu.named("require", "force") - host_model.named("require", "force")
-    minus = host_model.named("disable", "forbid") - cpu.named("disable", "forbid", "optional")
-    model = CpuMap.carried().model(cpu.model) if cpu.model and cpu.model in CpuMap.carried() else None
-    if model is None:
-        return plus | minus - _NOT_THE_HOSTS
-    disabled = host_model.named("disable", "forbid")
-    in_model = _with_removed(model, host_model) - disabled
-    wanted = _with_removed(model, cpu) | cpu.named("require", "force")
-    return (plus - in_model) | (minus & wanted) - _NOT_THE_HOSTS
-
-
-def _with_removed(model: MapModel, cpu: CpuDefinition) -> frozenset[str]:
-    return model.features | frozenset(model.removed) - {feature.name for feature in cpu.features}
+    if cpu.model == host_model.model and cpu.model not in CpuMap.carried():
+        # What the model contains is the same on both sides, so that no map has to know it.
+        plus = cpu.named("require", "force") - host_model.named("require", "force")
+        minus = host_model.named("disable", "forbid") - cpu.named("disable", "forbid", "optional")
+        return (plus | minus) - _NOT_THE_HOSTS
+    return _features(cpu) - _features(host_model) - _NOT_THE_HOSTS
 
 
 def _features(cpu: CpuDefinition) -> frozenset[str]:

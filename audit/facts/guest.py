@@ -8,6 +8,7 @@ Devices are in `audit.facts.guest_devices`, and offered here too.
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import ClassVar, Literal, NamedTuple, Self
 
 from lxml import etree
@@ -29,10 +30,10 @@ from audit.facts.guest_source import (
     SNAPSHOTS,
     XML,
     XML_INACTIVE,
-    per_guest,
     read_guests,
     read_listing,
 )
+from audit.facts.virsh import DRAW_MARK, answers
 from audit.text import visible
 
 __all__ = [
@@ -363,7 +364,7 @@ class GuestSnapshots(GuestFact):
         uuid = guest.guest.uuid
         if read_listing(guest.said).only(uuid, "snapshots", "no-snapshots") == "no-snapshots":
             return cls(0)
-        names = per_guest(guest.said, SNAPSHOTS).get(uuid, b"")
+        names = answers(guest.said, SNAPSHOTS).get(uuid, b"")
         return cls(max(1, sum(1 for line in names.splitlines() if line.strip())))
 
 
@@ -380,7 +381,7 @@ class GuestJob(GuestFact):
         """From `Job type: None`, or another type and `Operation: …`."""
         if not guest.active:
             return cls("none")
-        answer = per_guest(guest.said, JOBS).get(guest.guest.uuid)
+        answer = answers(guest.said, JOBS).get(guest.guest.uuid)
         if answer is None:
             raise Unavailable(JOBS, "the guest was not asked about")
         text = answer.decode("utf-8", "replace")
@@ -408,9 +409,8 @@ def _ask_block_jobs(facts: Facts, host: str, _peers: object) -> Iterator[tuple[s
 
 BLOCK_JOBS = Question(
     "guest.block_jobs",
-    """\
-mark=$(od -An -N16 -tx1 /dev/urandom | tr -dc 0-9a-f)
-[ ${#mark} -eq 32 ] || { echo "no random mark" >&2; exit 3; }
+    DRAW_MARK
+    + """\
 echo "$mark"
 xargs -0 -n 300 sh -c '
 commands=
@@ -450,9 +450,9 @@ class GuestBlockJobs(GuestFact):
             return cls(())
         jobs = {disk.target: "copy or active commit" for disk in disks if disk.mirror}
         unknown = {}
-        answers = _block_job_answers(guest)
+        asked = _block_job_answers(guest)
         for disk in disks:
-            said = answers.get(disk.target)
+            said = asked.get(disk.target)
             if isinstance(said, Unavailable) or said is None:
                 unknown[disk.target] = said.reason if said else "not asked about"
             elif said:
@@ -463,28 +463,26 @@ class GuestBlockJobs(GuestFact):
 def _block_job_answers(guest: GuestSource) -> dict[str, str | Unavailable]:
     """By disk: "" for no job, its description, or why nothing is known."""
     try:
-        output = guest.said.evidence(BLOCK_JOBS)
-        by_number = _numbered(guest.said)
+        asked = _all_block_jobs(guest.said)
     except Unavailable as reason:
         return {disk.target: reason for disk in GuestDisks.parse(guest).disks}
-    answers: dict[str, str | Unavailable] = {}
-    for number, uuid, target in output.arguments:
-        if uuid != guest.guest.uuid or number not in by_number:
-            continue
-        words = by_number[number].decode("utf-8", "replace").strip()
+    found: dict[str, str | Unavailable] = {}
+    for target, words in asked.get(guest.guest.uuid, ()):
         if words == f"No current block job for {target}":
-            answers[target] = ""
+            found[target] = ""
         elif words and not words.startswith("error:"):
-            answers[target] = visible(words, 100)
+            found[target] = visible(words, 100)
         else:
-            answers[target] = Unavailable(BLOCK_JOBS, visible(words, 200) or "no answer")
-    return answers
+            found[target] = Unavailable(BLOCK_JOBS, visible(words, 200) or "no answer")
+    return found
 
 
-def _numbered(said: Said) -> dict[str, bytes]:
-    said.text(BLOCK_JOBS, ok=(0, 123))
-    mark, _, rest = said.evidence(BLOCK_JOBS).stdout.partition(b"\n")
-    if not re.fullmatch(rb"[0-9a-f]{32}", mark):
-        raise Unavailable(BLOCK_JOBS, "output does not begin with its mark")
-    pieces = re.split(rb"^%s ([0-9]+|end)$\n?" % mark, rest, flags=re.MULTILINE)
-    return {name.decode(): piece for name, piece in zip(pieces[1::2], pieces[2::2], strict=True)}
+@lru_cache(maxsize=8)
+def _all_block_jobs(said: Said) -> dict[str, list[tuple[str, str]]]:
+    """By guest: each disk asked about, and virsh's words."""
+    words = answers(said, BLOCK_JOBS)
+    found: dict[str, list[tuple[str, str]]] = {}
+    for number, uuid, target in said.evidence(BLOCK_JOBS).arguments:
+        if number in words:
+            found.setdefault(uuid, []).append((target, words[number].decode("utf-8", "replace").strip()))
+    return found

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 from audit.evidence import Probe
 from audit.facts.base import HostFact, Said, Unavailable
+from audit.facts.guest import GuestDevices, GuestNics, read_guests
 from audit.facts.openvswitch import INSTALLED, OpenVswitch
 from audit.facts.versions import VIRSH, Libvirt
 from audit.text import visible
@@ -104,6 +105,11 @@ printf 'cmdline '; cat /proc/cmdline
 
 CONNECTX_7 = "ConnectX-7"
 MIGRATION_ENABLED = 2
+MIGRATION_MODES: dict[int | None, str] = {
+    0: "DEVICE_DEFAULT(0)",
+    1: "MIGRATION_DISABLED(1)",
+    MIGRATION_ENABLED: "MIGRATION_ENABLED(2)",
+}
 _OLDER_MODELS = {
     0x1003: "ConnectX-3",
     0x1007: "ConnectX-3 Pro",
@@ -177,6 +183,21 @@ class VfMigrationMode:
     """None where mstconfig has no such column, or the parameter is unknown."""
     next_boot: int | None
 
+    @property
+    def enabled(self) -> bool:
+        """The card as it runs now migrates VFs. Raises `Unavailable` if only the next boot's value tells so."""
+        if self.supported and self.current is None and self.next_boot == MIGRATION_ENABLED:
+            raise Unavailable(MSTCONFIG, "mstconfig tells the value after the next boot, not the current one")
+        return self.current == MIGRATION_ENABLED
+
+    def __str__(self) -> str:
+        if not self.supported:
+            return "a parameter that the firmware does not know"
+        now, then = (MIGRATION_MODES.get(mode, str(mode)) for mode in (self.current, self.next_boot))
+        if self.current is None:
+            return f"{then} at the next boot"
+        return now if now == then else f"{now}, {then} at the next boot"
+
 
 @dataclass(frozen=True, slots=True)
 class DevlinkPort:
@@ -201,6 +222,12 @@ class Vf:
     representor: Netdev | None
     """Its other end on this host, in switchdev mode."""
     port_state: DevlinkPort | Unread
+    held_state: bool | Unread
+
+    @property
+    def held(self) -> bool:
+        """A running guest of this host has it. Raises `Unavailable`."""
+        return _known(self.held_state)
 
     @property
     def port(self) -> DevlinkPort:
@@ -265,7 +292,10 @@ class MellanoxDevices(HostFact):
     Never unavailable as a whole, only in what it is asked: guests without a VF must not be judged unknown for it.
     """
 
-    probes = (SYSFS, DEVLINK_INFO, ETHTOOL, MSTFLINT, MSTCONFIG, ESWITCH, PORTS, TOOLS, MODULE)
+    probes = (
+        *(SYSFS, DEVLINK_INFO, ETHTOOL, MSTFLINT, MSTCONFIG, ESWITCH, PORTS, TOOLS, MODULE),
+        *GuestDevices.probes,
+    )
 
     pfs_state: tuple[Pf, ...] | Unread
     mstflint_state: bool | Unread
@@ -453,6 +483,7 @@ def _vf(
         isolated=not (set(group) - {address}) & set(functions) if group else None,
         representor=representor,
         port_state=_reading(PORTS, lambda: tools.port(pf, number)),
+        held_state=_reading(GuestDevices.probes[0], lambda: address in tools.held()),
     )
 
 
@@ -476,6 +507,16 @@ class _Tools:
 
     def __init__(self, said: Said) -> None:
         self._said = said
+        self._held: frozenset[str] | None = None
+
+    def held(self) -> frozenset[str]:
+        """PCI addresses of devices that running guests have; read only where there is a VF to ask for."""
+        if self._held is None:
+            running = [source for source in read_guests(self._said) if source.active]
+            nics = [nic.pci_address for source in running for nic in GuestNics.parse(source).nics]
+            others = [dev.address for source in running for dev in GuestDevices.parse(source).hostdevs]
+            self._held = frozenset(address for address in (*nics, *others) if address)
+        return self._held
 
     def block(self, probe: Probe, device: str) -> tuple[int, str]:
         """Exit status and words of the tool about one device."""

@@ -9,7 +9,7 @@ import ipaddress
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal, NamedTuple, Self
+from typing import ClassVar, NamedTuple, Self
 
 from audit.evidence import Evidence, Probe
 from audit.facts.base import Facts, HostFact, Question, Said, Unavailable
@@ -124,7 +124,7 @@ class OwnAddresses(HostFact):
         )
 
     @property
-    def families(self) -> frozenset[Literal[4, 6]]:
+    def families(self) -> frozenset[int]:
         """4 and 6, as far as there is an address that others may reach."""
         return frozenset(ipaddress.ip_address(own.ip).version for own in self.reachable)
 

@@ -61,12 +61,10 @@ class Ssh:
         for transport in transports:
             transport.close()
 
-    def login(self, connection: Connection, deadline: Deadline, depth: int = 0) -> paramiko.Transport:
-        """An authenticated connection. Raises `SshError`, `TimeoutError`."""
-        if depth > 8:
-            raise SshError("more than 8 jump hosts behind one another: a loop in ProxyJump?")
+    def login(self, connection: Connection, deadline: Deadline, behind: tuple[str, ...] = ()) -> paramiko.Transport:
+        """An authenticated connection; `behind` are the jumps that it is needed for. Raises `SshError`, `TimeoutError`."""
         target = resolve(connection, self._config)
-        transport = paramiko.Transport(self._socket(target, deadline, depth))
+        transport = paramiko.Transport(self._socket(target, deadline, behind))
         with self._lock:
             self._open.add(transport)
         try:
@@ -83,11 +81,13 @@ class Ssh:
         with self._lock:
             self._open.discard(transport)
 
-    def _socket(self, target: "Target", deadline: Deadline, depth: int) -> "socket.socket | paramiko.Channel":
+    def _socket(
+        self, target: "Target", deadline: Deadline, behind: tuple[str, ...]
+    ) -> "socket.socket | paramiko.Channel":
         where = f"{target.hostname} port {target.port}"
         try:
             if target.jump:
-                return self._through(target, deadline, depth)
+                return self._through(target, deadline, behind)
             if target.proxy_command:
                 return paramiko.ProxyCommand(f"sh -c {shlex.quote('exec ' + target.proxy_command)}")  # type: ignore[return-value]
             sock = socket.create_connection((target.hostname, target.port), min(CONNECT_SECONDS, deadline.left()))
@@ -100,19 +100,19 @@ class Ssh:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return sock
 
-    def _through(self, target: "Target", deadline: Deadline, depth: int) -> paramiko.Channel:
+    def _through(self, target: "Target", deadline: Deadline, behind: tuple[str, ...]) -> paramiko.Channel:
         """A channel to the target through its jump host, whose connection all hosts behind it share."""
+        if target.jump in behind:
+            raise SshError(f"ProxyJump goes round in a circle: {' behind '.join((*behind, target.jump))}")
         with self._lock:
             jump = self._jumps.setdefault(target.jump, _Jump())
         via, _, earlier = _last_hop(target.jump)
-        began = time.monotonic()
-        with jump.lock:
-            deadline.extend(time.monotonic() - began)  # somebody else's login, perhaps with a prompt
+        with jump.held(deadline):
             if jump.transport is None or not jump.transport.is_active():
                 if jump.problem:
                     raise SshError(jump.problem)
                 try:
-                    jump.transport = self.login(_hop(via, earlier), deadline, depth + 1)
+                    jump.transport = self.login(_hop(via, earlier), deadline, (*behind, target.jump))
                 except (SshError, TimeoutError) as error:
                     jump.problem = f"jump host {via}: {error}"
                     raise SshError(jump.problem) from error
@@ -129,9 +129,21 @@ class Ssh:
 
 @dataclass(slots=True)
 class _Jump:
-    lock: Lock = field(default_factory=Lock)
     transport: paramiko.Transport | None = None
     problem: str = ""
+    _lock: Lock = field(default_factory=Lock)
+
+    @contextlib.contextmanager
+    def held(self, deadline: Deadline) -> Iterator[None]:
+        """One login at a time. Waiting for another's, which may have to prompt, does not count."""
+        began = time.monotonic()
+        if not self._lock.acquire(timeout=deadline.left()):
+            raise TimeoutError(deadline.problem)
+        deadline.extend(time.monotonic() - began)
+        try:
+            yield
+        finally:
+            self._lock.release()
 
 
 class SshTransport:
