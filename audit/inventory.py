@@ -6,6 +6,7 @@ because there are none in it; the bundle's manifest keeps it.
 """
 
 import difflib
+import ipaddress
 import json
 import re
 import socket
@@ -327,15 +328,23 @@ def _spelled(text: str) -> Host:
     """A host from `[user@]host[:port]`, with an IPv6 address in brackets or without a port."""
     user, at, rest = text.rpartition("@")
     found = re.fullmatch(r"(?:\[(?P<v6>[^\]]*)\]|(?P<name>[^:\[\]]*))(?::(?P<port>\d{1,5}))?", rest)
-    bare = found is None and rest.count(":") > 1 and re.fullmatch(r"[0-9A-Fa-f:.]+(%[\w.-]+)?", rest)
-    address = rest if bare else (found and (found["v6"] or found["name"])) or ""
+    address = (found["v6"] or found["name"]) if found else rest
     port = int(found["port"]) if found and found["port"] else None
     name = f"[{address}]" if ":" in address else address
-    if not HOST_NAME.fullmatch(name) or not _ADDRESS.fullmatch(address) or (at and not _USER.fullmatch(user)):
+    understood = _ipv6(address) if ":" in address else found and not found["v6"] and _PLAIN_NAME.fullmatch(address)
+    if not understood or not HOST_NAME.fullmatch(name) or (at and not _USER.fullmatch(user)):
         raise ValueError(f"not a host name: {text[:80]!r}")
     if port is not None and not 0 < port < 65536:
         raise ValueError(f"not a port number: {text[:80]!r}")
     return Host(name, address=address if name != address else None, port=port, user=user or None)
+
+
+def _ipv6(text: str) -> bool:
+    try:
+        ipaddress.IPv6Address(text)
+    except ValueError:
+        return False
+    return bool(_ADDRESS.fullmatch(text))
 
 
 def _port(place: _Place) -> int:

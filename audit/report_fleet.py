@@ -30,7 +30,8 @@ ROUTE_VERDICTS: tuple[RouteVerdict, ...] = ("yes", "conditions", "no", "unknown"
 # Hosts side by side
 
 
-def hosts_of(cluster: str, hosts: list[HostResult]) -> HostSection:
+def host_section(cluster: str, hosts: list[HostResult]) -> HostSection:
+    """The hosts of a cluster side by side; those with the same values in all lines share a column."""
     reached = [host for host in hosts if host["reached"]]
     classes: dict[tuple[tuple[str, str, str | None, str], ...], list[HostResult]] = {}
     for host in reached:
@@ -99,7 +100,8 @@ def _domains(rows: list[tuple[str, FactRow]]) -> tuple[tuple[str, tuple[FactRow,
 # Pairs
 
 
-def pairs_of(cluster: str, pairs: list[Pair], context: Context) -> PairSection:
+def pair_section(cluster: str, pairs: list[Pair], context: Context) -> PairSection:
+    """A cluster's matrix and the reasons why a pair is not a plain yes."""
     hosts = list(dict.fromkeys(name for pair in pairs for name in (pair["source"], pair["target"])))
     verdicts = {(pair["source"], pair["target"]): pair["verdict"] for pair in pairs}
     names = [context.host(host) for host in hosts]
@@ -132,12 +134,10 @@ def _pair_reasons(pairs: list[Pair], context: Context) -> tuple[Because, ...]:
     decisive: set[tuple[str, str, str]] = set()
     for pair in pairs:
         for reason in pair["reasons"]:
-            reasons.setdefault(reason_key(reason), reason)
-            routes.setdefault(reason_key(reason), []).append(
-                (context.host(pair["source"]), context.host(pair["target"]))
-            )
+            reasons.setdefault(_key(reason), reason)
+            routes.setdefault(_key(reason), []).append((context.host(pair["source"]), context.host(pair["target"])))
         if pair["verdict"] == "no" and pair["reasons"]:
-            decisive.add(reason_key(pair["reasons"][0]))
+            decisive.add(_key(pair["reasons"][0]))
     order = sorted(reasons, key=lambda key: (key not in decisive, key[1] != "fail", -len(routes[key]), key))
     return tuple(context.because(reasons[key], folded_routes(routes[key], context)) for key in order)
 
@@ -156,7 +156,8 @@ def folded_routes(routes: Iterable[tuple[str, str]], context: Context, shown: in
 # Guests
 
 
-def guests_of(results: Results, context: Context) -> tuple[GuestGroup, ...]:
+def guest_groups(results: Results, context: Context) -> tuple[GuestGroup, ...]:
+    """All guests, those without a way out first."""
     titles = {
         "none": ("No possible target", "no", ""),
         "unknown": ("Not known", "unknown", "No target is proved, and at least one could not be judged."),
@@ -214,7 +215,7 @@ def _about(guest: GuestResult) -> str:
 
 def _guest_routes(targets: list[TargetResult], context: Context) -> Iterator[Route]:
     """The targets by verdict and reasons. What holds for every target is said once, at the top."""
-    keyed = [{reason_key(reason): reason for reason in target["reasons"]} for target in targets]
+    keyed = [{_key(reason): reason for reason in target["reasons"]} for target in targets]
     grouped: dict[tuple[RouteVerdict, tuple[tuple[str, str, str], ...]], list[int]] = {}
     for number, target in enumerate(targets):
         grouped.setdefault((target["verdict"], tuple(keyed[number])), []).append(number)
@@ -230,7 +231,7 @@ def _guest_routes(targets: list[TargetResult], context: Context) -> Iterator[Rou
             yield Route(verdict, context.some(targets[n]["host"] for n in numbers), _because(own, context))
 
 
-def reason_key(reason: Reason) -> tuple[str, str, str]:
+def _key(reason: Reason) -> tuple[str, str, str]:
     return reason["check"], reason["status"], reason["message"]
 
 

@@ -67,7 +67,7 @@ class FactRow:
 
 @dataclass(frozen=True, slots=True)
 class FactTable:
-    """At most `HOST_COLUMNS` columns of it; equal hosts share one. Only the first table has the rows that are `same`."""
+    """Some columns of it; equal hosts share one. Only a cluster's first table has the rows that are `same`."""
 
     columns: tuple[str, ...]
     width: int

@@ -7,7 +7,7 @@ Board members read the first page and engineers the rest. All names and messages
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from audit.report_fleet import folded_routes, guests_of, hosts_of, pairs_of
+from audit.report_fleet import folded_routes, guest_groups, host_section, pair_section
 from audit.report_model import (
     BaselineSection,
     CheckGroup,
@@ -32,9 +32,9 @@ from audit.report_words import (
     evidence,
     lines,
     moment,
-    sentences,
     short_names,
     shown_name,
+    shown_sentences,
     some,
 )
 from audit.results import Baseline, CheckResult, HostResult, Outcome, Results, Subject
@@ -63,12 +63,12 @@ def build(results: Results, *, rendered: str, digest: str, files: dict[str, tupl
     return View(
         run_id=visible(run["id"], NAME_LIMIT),
         first=first,
-        all_blocking=sentences(results["verdict"]["blocking"]) if first.blocking.rest else (),
-        all_conditions=sentences(results["verdict"]["conditions"]) if first.conditions.rest else (),
+        all_blocking=shown_sentences(results["verdict"]["blocking"]) if first.blocking.rest else (),
+        all_conditions=shown_sentences(results["verdict"]["conditions"]) if first.conditions.rest else (),
         method=_method(results),
-        hosts=tuple(hosts_of(cluster, hosts) for cluster, hosts in by_cluster(results["hosts"])),
-        pairs=tuple(pairs_of(cluster, pairs, context) for cluster, pairs in by_cluster(results["pairs"])),
-        guests=guests_of(results, context),
+        hosts=tuple(host_section(cluster, hosts) for cluster, hosts in by_cluster(results["hosts"])),
+        pairs=tuple(pair_section(cluster, pairs, context) for cluster, pairs in by_cluster(results["pairs"])),
+        guests=guest_groups(results, context),
         baselines=tuple(_baseline(b, files[b["cluster"]]) for b in results["baselines"]),
         findings=groups.of(fails),
         unknowns=groups.of([o for o in results["outcomes"] if o["status"] == "unknown"]),
@@ -100,7 +100,7 @@ def _first_page(results: Results) -> FirstPage:
     scope = _scope(results)
     taken = 1.3 * lines(sentence, 60) + sum(0.35 + lines(text, 62) for _, text in (*rows, *scope))
     blocking, conditions = _share(
-        sentences(verdict["blocking"]), sentences(verdict["conditions"]), FIRST_PAGE_LINES - int(taken)
+        shown_sentences(verdict["blocking"]), shown_sentences(verdict["conditions"]), FIRST_PAGE_LINES - int(taken)
     )
     return FirstPage(
         word=verdict["word"],
@@ -175,8 +175,8 @@ def _method(results: Results) -> tuple[tuple[str, str], ...]:
         ("How", f"{run['tool']}, read-only, over SSH or on the host itself; nothing was changed on any host."),
         (
             "Judged",
-            f"{counted(judged, 'judgement')} by {counted(len(results['checks']), 'check')}, on hosts, "
-            f"{counted(len(results['pairs']), 'ordered pair')}, guests, and {counted(routes, 'route')} of a guest to a target.",
+            f"{counted(judged, 'judgement')} by {counted(len(results['checks']), 'check')}, on hosts, guests, "
+            f"{counted(len(results['pairs']), 'ordered pair')} and {counted(routes, 'route')} of a guest to a target.",
         ),
     )
 

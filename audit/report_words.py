@@ -4,7 +4,7 @@ import re
 import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import TypeVar
 
 from audit.report_model import Because, Command, Cut
@@ -32,15 +32,19 @@ class Context:
     """As many names stand in one list."""
 
     def host(self, name: str) -> str:
+        """Its short name."""
         return self.short.get(name, shown_name(name))
 
     def some(self, hosts: Iterable[str]) -> str:
+        """The short names of `hosts`, as many as may be."""
         return self.join([self.host(name) for name in hosts])
 
     def join(self, names: Sequence[str]) -> str:
+        """Of `names` as many as may be."""
         return some(names, self.names)
 
     def because(self, reason: Reason, routes: Cut[tuple[str, str]] | None = None) -> Because:
+        """The reason as it is shown, with what it applies to."""
         check, text = reason["check"], visible(reason["message"], VALUE_LIMIT)
         return Because(text, reason["status"], visible(check, 60), self.anchors.get(check, ""), routes or Cut(()))
 
@@ -48,8 +52,9 @@ class Context:
 def moment(time: str) -> str:
     """A UTC time of the results as people write it; what is no time is shown as it is."""
     try:
-        return datetime.fromisoformat(time).strftime("%Y-%m-%d %H:%M UTC")
-    except ValueError:
+        stamp = datetime.fromisoformat(time)
+        return (stamp.astimezone(UTC) if stamp.tzinfo else stamp).strftime("%Y-%m-%d %H:%M UTC")
+    except (ValueError, OverflowError):
         return visible(time, 40) or "not stated"
 
 
@@ -83,10 +88,12 @@ def evidence(ref: EvidenceRef) -> str:
 
 
 def shown_name(name: str) -> str:
+    """A name at a bearable length, defused."""
     return visible(name, NAME_LIMIT)
 
 
-def sentences(sentences: list[str]) -> tuple[str, ...]:
+def shown_sentences(sentences: list[str]) -> tuple[str, ...]:
+    """Sentences at a bearable length, defused."""
     return tuple(visible(sentence, SENTENCE_LIMIT) for sentence in sentences)
 
 
@@ -98,6 +105,7 @@ def some(names: Sequence[str], limit: int, joint: str = ", ") -> str:
 
 
 def cut(items: Sequence[T], shown: int) -> Cut[T]:
+    """The first `shown` items apart from the rest, unless that would save one line at most."""
     return Cut(tuple(items)) if len(items) <= shown + 1 else Cut(tuple(items[:shown]), tuple(items[shown:]))
 
 
@@ -120,6 +128,7 @@ def lines(text: str, width: int) -> int:
 
 
 def by_cluster(items: list[Placed]) -> list[tuple[str, list[Placed]]]:
+    """Hosts or pairs by their cluster, in the order of the results."""
     grouped: dict[str, list[Placed]] = {}
     for item in items:
         grouped.setdefault(item["cluster"], []).append(item)

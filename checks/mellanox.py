@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from audit.check import Blocks, Finding, NotApplicable, Policy, Severity, Source, Stage, Target, Unavailable, check
-from audit.facts.guest import GuestDevices, GuestNics
+from audit.facts.guest import GuestDevices, GuestNics, GuestState
 from audit.facts.mellanox import (
     CONNECTX_7,
     MIGRATION_ENABLED,
@@ -467,11 +467,15 @@ def vf_without_viommu(nics: GuestNics, devices: GuestDevices, source: Source[Mel
 
 
 @check(severity=Severity.HIGH, blocks=Blocks.MIGRATION, stage=Stage.ALLOWED, reference=SECTION)
-def vf_driver(nics: GuestNics, devices: GuestDevices, source: Source[MellanoxDevices]) -> Iterator[Finding]:
+def vf_driver(
+    state: GuestState, nics: GuestNics, devices: GuestDevices, source: Source[MellanoxDevices]
+) -> Iterator[Finding]:
     """The guest's Mellanox VF is driven by mlx5_vfio_pci.
 
     The ordinary vfio-pci cannot take the VF's state along; QEMU says "VFIO migration is not supported in kernel".
     """
+    if not state.active:
+        raise NotApplicable("shut off: the driver is chosen when it starts")
     for vf in _vfs(nics, devices, source):
         if vf.driver != VARIANT_DRIVER:
             yield Finding(
@@ -505,17 +509,15 @@ def vf_on_target(
     """
     vfs = _vfs(nics, devices, source)
     there = [vf for pf in target.pfs for vf in pf.vfs]
-    free = [vf for vf in there if vf.held_state is not True]
-    if len(free) < len(vfs):
+    if len(there) < len(vfs):
         card = next((pf for pf in target.pfs if pf.model == CONNECTX_7), None)
         yield Finding(
-            expected=f"{len(vfs)} free Mellanox VF on the target",
-            actual=f"{len(free)} free of {len(there)}" if target.pfs else "no Mellanox device",
+            expected=f"Mellanox VFs on the target: {len(vfs)}",
+            actual=f"{len(there)}" if target.pfs else "no Mellanox device",
             remedy=f"echo {len(vfs)} > /sys/bus/pci/devices/{card.address}/sriov_numvfs" if card and not there else "",
         )
-        return
-    if sum(not vf.held for vf in there) < len(vfs):  # asks, and may find that nobody knows
-        raise Unavailable(SYSFS, "unreachable")
+    elif (free := sum(not vf.held for vf in there)) < len(vfs):
+        yield Finding(f"free Mellanox VFs on the target: {len(vfs)}", f"{free} of {len(there)}")
 
 
 @check(severity=Severity.MEDIUM, reference="libvirt: a <hostdev> names its host device by PCI address")
@@ -524,16 +526,17 @@ def vf_address(
 ) -> Iterator[Finding]:
     """The guest's Mellanox VF has the same PCI address on the target.
 
-    The guest's XML names the VF by its address on the host, and the target looks for that address
-    (unless the VF comes from a network's pool).
+    The guest's XML names the VF by its address on the host, and the target looks for that address.
+    A VF that comes from the pool of a libvirt network is chosen by the target itself.
     """
+    pooled = {nic.pci_address for nic in nics.nics if nic.network}
     for move in _moves(nics, devices, source, target):
-        if move.to_vf and move.to_vf.address != move.vf.address:
+        if move.to_vf and move.to_vf.address != move.vf.address and move.vf.address not in pooled:
             yield Finding(
                 expected=f"VF at {move.vf.address}",
                 actual=f"VF at {move.to_vf.address}",
                 because="The target's address has to be put into the XML that the guest is migrated with.",
-                remedy="virsh dumpxml --migratable GUEST > moved.xml; edit the address; virsh migrate --xml moved.xml …",
+                remedy="virsh dumpxml --migratable GUEST > to.xml; edit the address; virsh migrate --xml to.xml …",
             )
 
 

@@ -12,7 +12,8 @@ from typing import ClassVar, Literal, NamedTuple, Self
 
 from lxml import etree
 
-from audit.cpu import CpuDefinition, CpuError, CpuSignature, Hypervisor, from_element
+from audit.cpu import CpuDefinition as CpuDefinition  # checks take it from here
+from audit.cpu import CpuError, CpuSignature, Hypervisor, from_element
 from audit.evidence import Probe
 from audit.facts.base import Facts, HostFact, Question, Said, Unavailable
 from audit.facts.guest import GuestMachine
@@ -270,13 +271,20 @@ class CpuIdentity(HostFact):
 
     def differences(self, other: "CpuIdentity") -> tuple[str, ...]:
         """In words, `mine → theirs`."""
-        pairs = (
+        return _unequal(
             ("processor", self.processor, other.processor),
             ("microcode", _hex(self.microcode), _hex(other.microcode)),
             ("kernel", self.kernel, other.kernel),
             ("QEMU", str(self.qemu), str(other.qemu)),
         )
-        return tuple(f"{what} {mine} → {theirs}" for what, mine, theirs in pairs if mine != theirs)
+
+    def software_differences(self, other: "CpuIdentity") -> tuple[str, ...]:
+        """The same for an emulated CPU, which is QEMU's work alone."""
+        return _unequal(("QEMU", str(self.qemu), str(other.qemu)))
+
+
+def _unequal(*pairs: tuple[str, str, str]) -> tuple[str, ...]:
+    return tuple(f"{what} {mine} → {theirs}" for what, mine, theirs in pairs if mine != theirs)
 
 
 def _hex(revisions: Sequence[int]) -> str:

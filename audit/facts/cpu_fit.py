@@ -99,7 +99,7 @@ def seen_address_bits(cpu: CpuDefinition | None, host_bits: int) -> int:
 
 def _missing(cpu: CpuDefinition, host_model: CpuDefinition) -> frozenset[str]:
     """Features of `cpu` that the host-model is without."""
-    if cpu.model == host_model.model and cpu.model not in CpuMap.carried():
+    if cpu.model and cpu.model == host_model.model and cpu.model not in CpuMap.carried():
         # What the model contains is the same on both sides, so that no map has to know it.
         plus = cpu.named("require", "force") - host_model.named("require", "force")
         minus = host_model.named("disable", "forbid") - cpu.named("disable", "forbid", "optional")

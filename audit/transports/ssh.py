@@ -62,7 +62,7 @@ class Ssh:
             transport.close()
 
     def login(self, connection: Connection, deadline: Deadline, behind: tuple[str, ...] = ()) -> paramiko.Transport:
-        """An authenticated connection; `behind` are the jumps that it is needed for. Raises `SshError`, `TimeoutError`."""
+        """An authenticated connection, needed for the jumps in `behind`. Raises `SshError`, `TimeoutError`."""
         target = resolve(connection, self._config)
         transport = paramiko.Transport(self._socket(target, deadline, behind))
         with self._lock:
