@@ -61,7 +61,7 @@ def collect(
 ) -> Bundle:
     """The evidence of all hosts of the inventory; `probes` may have questions among them.
 
-    `seconds` bounds each round on each host. `secret` answers a prompt ("Password of root"), each at most once;
+    `seconds` bounds each round on each host. `secret` answers a prompt ("Password of root: "), each at most once;
     it and `progress` are called in the caller's thread only. `ssh_config` is read instead of the user's and the
     system's files; `open_transport` replaces SSH and the local shell altogether.
     """
@@ -196,7 +196,7 @@ class _Desk:
             if prompt not in self._known:
                 answer: Future[str | None] = Future()
                 self._waiting = answer
-                self._jobs.put(lambda: answer.set_result(self._secret(prompt) if self._secret else None))
+                self._jobs.put(lambda: answer.set_result(self._secret(f"{prompt}: ") if self._secret else None))
                 self._known[prompt] = answer.result()
             return self._known[prompt]
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from audit.report_view import build
 from audit.results import GuestResult, Pair, Reason, Results, dumps
@@ -127,6 +127,7 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters["lines"] = _shown_lines
+    environment.filters["prose"] = _shown_prose
     return environment
 
 
@@ -143,6 +144,14 @@ def _shown(value: Any) -> Any:
 def _shown_lines(text: str) -> Markup:
     """The same for text of several lines: XML and commands."""
     return Markup("\n").join(visible(line, TEXT_LIMIT * 2) for line in text.split("\n"))
+
+
+def _shown_prose(text: str) -> Markup:
+    """The same for what authors of checks write: `words` in backticks are code."""
+    parts = [escape(part) for part in visible(text, TEXT_LIMIT).split("`")]
+    if len(parts) % 2 == 0:  # a backtick without its pair is just that
+        parts[-2:] = [parts[-2] + "`" + parts[-1]]
+    return Markup("").join(Markup("<code>{}</code>").format(part) if n % 2 else part for n, part in enumerate(parts))
 
 
 def _fetch_nothing(url: str, *_: Any, **__: Any) -> Any:

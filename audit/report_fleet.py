@@ -18,7 +18,7 @@ from audit.report_model import (
     PairSection,
     Route,
 )
-from audit.report_words import SENTENCE_LIMIT, VALUE_LIMIT, Context, cut, shown_name, size, some
+from audit.report_words import SENTENCE_LIMIT, VALUE_LIMIT, Context, counted, cut, shown_name, size, some
 from audit.results import GuestResult, HostResult, Pair, Reason, Results, RouteVerdict, Row, TargetResult
 from audit.text import visible
 
@@ -49,8 +49,8 @@ def host_section(cluster: str, hosts: list[HostResult]) -> HostSection:
             tables.append(FactTable(columns, len(columns), _domains(kept)))
     return HostSection(
         cluster=shown_name(cluster),
-        hosts=len(reached),
-        differing=sum(row.differs for _, row in rows),
+        summary=f"{counted(len(reached), 'host')} read, {counted(sum(row.differs for _, row in rows), 'line')} "
+        f"{'differs' if sum(row.differs for _, row in rows) == 1 else 'differ'}.",
         unread=tuple(
             (shown_name(h["name"]), visible(h["problem"], SENTENCE_LIMIT) or "no reason given")
             for h in hosts
@@ -93,7 +93,8 @@ def _columns(row: FactRow, part: slice) -> FactRow:
 def _domains(rows: list[tuple[str, FactRow]]) -> tuple[tuple[str, tuple[FactRow, ...]], ...]:
     grouped: dict[str, list[FactRow]] = {}
     for domain, row in rows:
-        grouped.setdefault(visible(domain, 40), []).append(row)
+        title = domain.upper() if len(domain) <= 3 else domain[:1].upper() + domain[1:]  # cpu, kvm, nfs; memory
+        grouped.setdefault(visible(title, 40), []).append(row)
     return tuple((domain, tuple(rows)) for domain, rows in grouped.items())
 
 
@@ -161,40 +162,45 @@ def guest_groups(results: Results, context: Context) -> tuple[GuestGroup, ...]:
     titles = {
         "none": ("No possible target", "no", ""),
         "unknown": ("Not known", "unknown", "No target is proved, and at least one could not be judged."),
+        "alone": ("No other host audited", "unknown", "Where they could go cannot be said from one host."),
         "one": ("One possible target only", "conditions", "If that host fails or fills up, the guest cannot move."),
         "two": ("Two or more possible targets", "yes", ""),
         "outside": ("Outside the scope", "", "On hosts that are not to be drained; listed, they do not decide."),
         "off": ("Shut off", "", "Judged for offline migration, which copies the definition only; they do not decide."),
     }
-    drain = results["run"]["drain"]
+    drain = set(results["run"]["drain"])
     grouped: dict[str, list[GuestResult]] = {key: [] for key in titles}
     for guest in results["guests"]:
         grouped[_fate(guest, drain)].append(guest)
     made = []
     for key, (title, kind, note) in titles.items():
         if grouped[key]:
-            rows = _guest_rows(grouped[key], context)
+            rows = _guest_rows(grouped[key], drain, context)
             made.append(GuestGroup(f"{title} ({len(grouped[key])})", kind, note, rows))
     return tuple(made)
 
 
-def _fate(guest: GuestResult, drain: list[str]) -> str:
+def _fate(guest: GuestResult, drain: set[str]) -> str:
     if not guest["active"]:
         return "off"
     if drain and guest["host"] not in drain:
         return "outside"
-    verdicts = [target["verdict"] for target in guest["targets"]]
+    verdicts = [target["verdict"] for target in guest["targets"] if target["host"] not in drain]
     proved = sum(verdict in ("yes", "conditions") for verdict in verdicts)
     if proved:
         return "one" if proved == 1 else "two"
+    if not verdicts:
+        return "alone"
     return "unknown" if "unknown" in verdicts else "none"
 
 
-def _guest_rows(guests: list[GuestResult], context: Context) -> tuple[GuestRow, ...]:
+def _guest_rows(guests: list[GuestResult], drain: set[str], context: Context) -> tuple[GuestRow, ...]:
     """By host, since that is what gets drained; within it, those with the fewest ways out first."""
     folded: dict[tuple[str, str, tuple[Route, ...]], list[tuple[str, str]]] = {}
     for guest in sorted(guests, key=lambda guest: (guest["name"], guest["uuid"])):
-        routes = tuple(_guest_routes(guest["targets"], context))
+        leaves = guest["host"] in drain  # then hosts that are to be emptied too are no targets
+        targets = [target for target in guest["targets"] if not (leaves and target["host"] in drain)]
+        routes = tuple(_guest_routes(targets, context))
         folded.setdefault((guest["cluster"], guest["host"], routes), []).append(
             (shown_name(guest["name"]), _about(guest))
         )

@@ -16,10 +16,11 @@ class Cut(Generic[T]):
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """A remedy. `pasteable`: it is a command, shown exactly as it must be typed; else prose."""
+    """A remedy. `pasteable`: it is a command, shown exactly as it must be typed; else prose. `long`: a script."""
 
     text: str
     pasteable: bool
+    long: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,8 +80,7 @@ class HostSection:
     """The hosts of one cluster."""
 
     cluster: str
-    hosts: int
-    differing: int
+    summary: str
     unread: tuple[tuple[str, str], ...]
     tables: tuple[FactTable, ...]
 
@@ -197,8 +197,28 @@ class CheckGroup:
 
 
 @dataclass(frozen=True, slots=True)
+class Missed:
+    """A check that a gap in the evidence kept from judging."""
+
+    title: str
+    id: str
+    blocks: str
+    subjects: Cut[tuple[str, str]]
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """One thing that could not be read or understood, what would supply it, and what it kept from being judged."""
+
+    message: str
+    supply: Command | None
+    missed: Cut[Missed]
+    blocks: bool
+
+
+@dataclass(frozen=True, slots=True)
 class CheckLine:
-    """One line of the table of checks."""
+    """One line of the table of checks that judged something."""
 
     id: str
     title: str
@@ -207,7 +227,6 @@ class CheckLine:
     blocks: str
     reference: str
     counts: tuple[int, ...]
-    skipped: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,9 +243,11 @@ class View:
     guests: tuple[GuestGroup, ...]
     baselines: tuple[BaselineSection, ...]
     findings: tuple[CheckGroup, ...]
-    unknowns: tuple[CheckGroup, ...]
+    gaps: tuple[Gap, ...]
     errors: tuple[CheckGroup, ...]
     checks: tuple[CheckLine, ...]
+    idle: tuple[tuple[str, str], ...]
+    """Why checks had nothing to judge, and which."""
     provenance: tuple[tuple[str, str], ...]
     policy: tuple[tuple[str, str], ...]
     logins: tuple[tuple[str, ...], ...]

@@ -14,6 +14,8 @@ from audit.report_model import (
     CheckLine,
     Cut,
     FirstPage,
+    Gap,
+    Missed,
     Statement,
     Tally,
     View,
@@ -71,9 +73,10 @@ def build(results: Results, *, rendered: str, digest: str, files: dict[str, tupl
         guests=guest_groups(results, context),
         baselines=tuple(_baseline(b, files[b["cluster"]]) for b in results["baselines"]),
         findings=groups.of(fails),
-        unknowns=groups.of([o for o in results["outcomes"] if o["status"] == "unknown"]),
+        gaps=tuple(_gaps([o for o in results["outcomes"] if o["status"] == "unknown"], groups.checks, context)),
         errors=groups.of([o for o in results["outcomes"] if o["status"] == "error"]),
-        checks=tuple(_check_line(c) for c in sorted(results["checks"], key=lambda c: c["id"])),
+        checks=tuple(_check_line(c) for c in sorted(results["checks"], key=lambda c: c["id"]) if not _idle(c)),
+        idle=_idle_checks([c for c in results["checks"] if _idle(c)]),
         provenance=(
             ("Run", run["id"]),
             ("Tool", run["tool"]),
@@ -252,15 +255,46 @@ class _Groups:
             key = (outcome["message"], outcome["expected"], outcome["actual"], outcome["remedy"])
             grouped.setdefault(key, []).append(outcome)
         for (message, expected, actual, remedy), same in grouped.items():
+            said = expected in message and actual in message  # once is enough
             yield Statement(
                 message=visible(message, SENTENCE_LIMIT),
-                expected=visible(expected, SENTENCE_LIMIT),
-                actual=visible(actual, SENTENCE_LIMIT),
+                expected="" if said else visible(expected, SENTENCE_LIMIT),
+                actual="" if said else visible(actual, SENTENCE_LIMIT),
                 remedy=command(remedy),
                 subjects=folded_routes((_subject(o["subject"], self.context) for o in same), self.context),
                 count=len(same),
                 evidence=cut(list(dict.fromkeys(evidence(ref) for o in same for ref in o["evidence"])), 3),
             )
+
+
+def _gaps(outcomes: list[Outcome], checks: dict[str, CheckResult], context: Context) -> Iterator[Gap]:
+    """By what is missing, since one unreadable output keeps many checks from judging."""
+    gaps: dict[tuple[str, str], dict[str, list[Outcome]]] = {}
+    for outcome in outcomes:
+        by_check = gaps.setdefault((outcome["message"], outcome["remedy"]), {})
+        by_check.setdefault(outcome["check"], []).append(outcome)
+
+    def weight(item: tuple[tuple[str, str], dict[str, list[Outcome]]]) -> tuple[bool, int, tuple[str, str]]:
+        return not _any_blocks(item[1]), -sum(map(len, item[1].values())), item[0]
+
+    for (message, remedy), by_check in sorted(gaps.items(), key=weight):
+        missed = [
+            Missed(
+                title=visible(
+                    checks[check]["title"] if check in checks else "Every check that concerns it", VALUE_LIMIT
+                ),
+                id=visible(check, 80),
+                blocks=same[0]["blocks"].lower(),
+                subjects=folded_routes((_subject(o["subject"], context) for o in same), context),
+            )
+            for check, same in sorted(by_check.items(), key=lambda item: (item[1][0]["blocks"] == "nothing", item[0]))
+        ]
+        supply = command(remedy.removeprefix("as root on the host: "))
+        yield Gap(visible(message, SENTENCE_LIMIT), supply, cut(missed, 12), _any_blocks(by_check))
+
+
+def _any_blocks(by_check: dict[str, list[Outcome]]) -> bool:
+    return any(outcome["blocks"] != "nothing" for same in by_check.values() for outcome in same)
 
 
 def _subject(subject: Subject, context: Context) -> tuple[str, str]:
@@ -280,7 +314,6 @@ def _rank(severity: str) -> int:
 
 
 def _check_line(check: CheckResult) -> CheckLine:
-    skipped = sorted(check["skipped"].items(), key=lambda item: (-item[1], item[0]))
     return CheckLine(
         id=visible(check["id"], 80),
         title=visible(check["title"], VALUE_LIMIT),
@@ -289,8 +322,21 @@ def _check_line(check: CheckResult) -> CheckLine:
         blocks=check["blocks"].lower(),
         reference=visible(check["reference"], 160),
         counts=tuple(check["counts"].get(key, 0) for key in ("pass", "fail", "unknown", "error", "skip")),
-        skipped=some([visible(reason, 160) for reason, _ in skipped], 3, "; "),
     )
+
+
+def _idle(check: CheckResult) -> bool:
+    return not any(check["counts"].get(key, 0) for key in ("pass", "fail", "unknown", "error"))
+
+
+def _idle_checks(checks: list[CheckResult]) -> tuple[tuple[str, str], ...]:
+    """By the reasons why they did not apply; those that met no subject at all come last."""
+    grouped: dict[tuple[bool, str], list[str]] = {}
+    for check in checks:
+        reasons = "; ".join(sorted(check["skipped"]))
+        key = (not reasons, visible(reasons, VALUE_LIMIT) or "there is nothing of the kind they judge")
+        grouped.setdefault(key, []).append(visible(check["id"], 80))
+    return tuple((reason, ", ".join(sorted(grouped[last, reason]))) for last, reason in sorted(grouped))
 
 
 def _logins(hosts: list[HostResult], context: Context) -> tuple[tuple[str, ...], ...]:

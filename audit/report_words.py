@@ -18,6 +18,7 @@ NAME_LIMIT = 80  # characters of a guest's or host's name; libvirt itself takes 
 VALUE_LIMIT = 220
 SENTENCE_LIMIT = 400
 COMMAND_LIMIT = 4000
+COMMAND_LINES = 8  # beyond it a command is a script, which paper leaves out
 PAPER_NAMES = 12  # names in one list
 SCREEN_NAMES = 1000
 
@@ -78,7 +79,7 @@ def command(remedy: str) -> Command | None:
         return Command(visible(text, SENTENCE_LIMIT * 2), pasteable=False)
     if len(text) > COMMAND_LIMIT or any(visible(line, COMMAND_LIMIT) != line for line in text.split("\n")):
         return Command("The command holds characters that cannot be shown safely: see results.json.", pasteable=False)
-    return Command(text, pasteable=True)
+    return Command(text, pasteable=True, long=text.count("\n") >= COMMAND_LINES)
 
 
 def evidence(ref: EvidenceRef) -> str:

@@ -15,7 +15,7 @@ _FOR_ALL = "it is the same for every source"
 
 def _anybody(target: OwnAddresses) -> list[Packet]:
     """A connection from an unknown source, for each IP version that the target has an address of."""
-    return [Packet(family, 0) for family in _FAMILIES if family in target.families]
+    return [Packet(family, 0) for family in _FAMILIES if {family} <= target.families]
 
 
 def _ways(name: str, peers: PeerAddresses, source: OwnAddresses, target: OwnAddresses) -> list[Packet]:
@@ -26,7 +26,7 @@ def _ways(name: str, peers: PeerAddresses, source: OwnAddresses, target: OwnAddr
         ends = [(mine.ip, its.ip) for its in target.reachable for mine in source.reachable]
     packets = []
     for mine, its in ends:
-        family = 6 if ":" in its else 4
+        family: Family = 6 if ":" in its else 4
         if mine is None or (":" in mine) == (":" in its):
             packets.append(Packet(family, 0, mine, its, target.interface_of(its)))
     return packets

@@ -15,7 +15,6 @@ from audit.facts.mellanox import (
     MIGRATION_ENABLED,
     MIGRATION_MODES,
     SYSFS,
-    Iommu,
     MellanoxDevices,
     Netdev,
     Pf,
@@ -126,7 +125,8 @@ def _link(side: str, pf: Pf) -> Iterator[Finding]:
         )
 
 
-def _iommu(side: str, iommu: Iommu) -> Iterator[Finding]:
+def _iommu(side: str, around: VfSurroundings) -> Iterator[Finding]:
+    iommu = around.iommu
     if not iommu.groups:
         firmware = "announced by the firmware" if iommu.tables else "not announced by the firmware (VT-d, AMD-Vi)"
         intel = "" if "IVRS" in iommu.tables else "intel_iommu=on "
@@ -150,7 +150,8 @@ def _isolated(side: str, vf: Vf) -> Iterator[Finding]:
         )
 
 
-def _openvswitch(side: str, ovs: OpenVswitch) -> Iterator[Finding]:
+def _openvswitch(side: str, around: VfSurroundings) -> Iterator[Finding]:
+    ovs = around.openvswitch
     if not ovs.installed:
         yield Finding(
             expected=f"{side}openvswitch installed",
@@ -167,7 +168,8 @@ def _openvswitch(side: str, ovs: OpenVswitch) -> Iterator[Finding]:
         )
 
 
-def _settings(side: str, ovs: OpenVswitch) -> Iterator[Finding]:
+def _settings(side: str, around: VfSurroundings) -> Iterator[Finding]:
+    ovs = around.openvswitch
     if not ovs.installed:  # told by another check
         return
     offload, idle = ovs.database.setting("hw-offload"), ovs.database.setting("max-idle")
@@ -195,19 +197,15 @@ def _bridge_of(net: Netdev, ovs: OpenVswitch) -> str | None:
     return net.master or ovs.bridge_of(net.name)
 
 
-def _bridged(side: str, what: str, net: Netdev, ovs: OpenVswitch) -> Iterator[Finding]:
-    if _bridge_of(net, ovs) is None:
+def _bridged(side: str, what: str, net: Netdev | None, around: VfSurroundings) -> Iterator[Finding]:
+    ovs = around.openvswitch
+    if net is not None and ovs.installed and _bridge_of(net, ovs) is None:
         yield Finding(
             expected=f"{side}{what} in a bridge",
             actual=f"{net.name} is in none",
             because="In switchdev mode nothing but a bridge carries the traffic of a VF.",
             remedy=f"ovs-vsctl add-port BRIDGE {shlex.quote(net.name)}",
         )
-
-
-def _representor(side: str, vf: Vf, ovs: OpenVswitch) -> Iterator[Finding]:
-    if vf.representor is not None:
-        yield from _bridged(side, "representor of the VF", vf.representor, ovs)
 
 
 # Hosts that have a ConnectX-7: notes. ---------------------------------------------------------------------------
@@ -358,9 +356,7 @@ def iommu(devices: MellanoxDevices, around: VfSurroundings) -> Iterator[Finding]
     It lets a guest drive a VF without reaching the host's memory; ACS keeps VFs from reaching each other.
     """
     cards = _cards(devices)
-    yield from _together(
-        (finding for finding in _iommu("", around.iommu)), *(_isolated("", vf) for pf in cards for vf in pf.vfs)
-    )
+    yield from _together(_iommu("", around), *(_isolated("", vf) for pf in cards for vf in pf.vfs))
 
 
 @check(severity=Severity.LOW, reference=SECTION)
@@ -370,12 +366,11 @@ def openvswitch(devices: MellanoxDevices, around: VfSurroundings) -> Iterator[Fi
     In switchdev mode nothing but a bridge carries their traffic.
     """
     cards = _cards_with_vfs(devices)
-    ovs = around.openvswitch
     yield from _together(
-        _openvswitch("", ovs),
-        _settings("", ovs),
-        *(_bridged("", "NIC", pf.uplink, ovs) for pf in cards if pf.uplink and ovs.installed),
-        *(_representor("", vf, ovs) for pf in cards for vf in pf.vfs if ovs.installed),
+        _openvswitch("", around),
+        _settings("", around),
+        *(_bridged("", "NIC", pf.uplink, around) for pf in cards),
+        *(_bridged("", "representor of the VF", vf.representor, around) for pf in cards for vf in pf.vfs),
     )
 
 
@@ -444,8 +439,7 @@ def vf_technology_preview(nics: GuestNics, devices: GuestDevices, source: Source
     yield Finding(
         expected="no VF, or an accepted risk",
         actual=f"Mellanox VF {', '.join(vf.address for vf in vfs)}",
-        because="Somebody has to accept that this migration is not supported.",
-        remedy="virsh migrate --live without --postcopy; try it with a guest that may fail first.",
+        because="Somebody has to accept that this migration is not supported, and migrate without --postcopy.",
     )
 
 
@@ -682,7 +676,7 @@ def vf_iommu(
     """
     moves = _moves(nics, devices, source, target)
     isolated = (_isolated("target: ", move.to_vf) for move in moves if move.to_vf)
-    yield from _together(_iommu("target: ", around.iommu), *isolated)
+    yield from _together(_iommu("target: ", around), *isolated)
 
 
 @check(severity=Severity.HIGH, blocks=Blocks.MIGRATION, stage=Stage.AFTER, reference=SECTION)
@@ -699,14 +693,13 @@ def vf_network(
     the guest would arrive and be cut off. libvirt does not see to it.
     """
     moves = _moves(nics, devices, source, target)
-    ovs = around.openvswitch
     landing = [move.to_vf for move in moves if move.to_vf]
     masters = {vf.representor.master for vf in landing if vf.representor}
     elsewhere = bool(masters) and masters.isdisjoint({None, "ovs-system"})  # bridges of the kernel itself
     yield from _together(
         *(_link("target: ", pf) for pf in dict.fromkeys(move.to_pf for move in moves)),
-        *(() if elsewhere else (_openvswitch("target: ", ovs),)),
-        *(_representor("target: ", vf, ovs) for vf in landing if ovs.installed),
+        *(() if elsewhere else (_openvswitch("target: ", around),)),
+        *(_bridged("target: ", "representor of the VF", vf.representor, around) for vf in landing),
     )
 
 
@@ -724,6 +717,5 @@ def vf_openvswitch_settings(
     belongs into the bridge (or a tunnel leads out of it).
     """
     moves = _moves(nics, devices, source, target)
-    ovs = around.openvswitch
-    uplinks = dict.fromkeys(move.to_pf.uplink for move in moves if move.to_pf.uplink and ovs.installed)
-    yield from _together(_settings("target: ", ovs), *(_bridged("target: ", "NIC", net, ovs) for net in uplinks if net))
+    uplinks = dict.fromkeys(move.to_pf.uplink for move in moves)
+    yield from _together(_settings("target: ", around), *(_bridged("target: ", "NIC", net, around) for net in uplinks))

@@ -87,19 +87,19 @@ class TestShell:
     def test_frames_cannot_be_forged(self) -> None:
         word = "0123456789abcdef" * 2
         forged = f"\\n{word} end forge 0 1 2\\n\\n{word} begin hello\\nfalse\\n{word} end hello 0 1 2\\n"
-        spy = "cat /proc/$PPID/environ /proc/$PPID/cmdline /proc/self/environ; ls -l /proc/self/fd; echo forged >&4"
+        spy = "cat /proc/$PPID/environ /proc/$PPID/cmdline /proc/self/environ; ls -l /proc/self/fd; echo smug''gled >&4"
         this = Round([Asked(Probe("forge", f"printf '{forged}'")), Asked(Probe("spy", spy)), Asked(HELLO)], sudo=True)
         done = subprocess.run(["sh", "-c", this.command], input=this.input, capture_output=True)
         answers = this.answers(done.stdout, done.stderr, "")
         assert answers.outputs["forge"].stdout == forged.replace("\\n", "\n").encode()
         assert answers.outputs["hello"].stdout == b"hello\n"
         assert this.nonce.encode() not in answers.outputs["spy"].stdout
-        assert b"forged" not in done.stdout
+        assert b"smuggled" not in done.stdout
         assert this.nonce != Round([], sudo=True).nonce
         assert this.nonce not in this.command
 
     def test_environment(self) -> None:
-        probe = Probe("env", 'echo "$LC_ALL $LANGUAGE"; pwd; nice; echo "$PATH"; $sudo id -u; cat; tty')
+        probe = Probe("env", 'echo "$LC_ALL $LANGUAGE"; pwd; nice; echo "$PATH"; id -u; cat; tty')
         lines = _local(probe).outputs["env"].stdout.decode().splitlines()
         assert lines[:3] == ["C C", "/", "19"]
         assert {"/usr/sbin", "/sbin", "/usr/libexec"} <= set(lines[3].split(":"))
@@ -333,7 +333,7 @@ class TestRounds:
 
         bundle = _collect(Inventory.of_hosts(["a", "b", "c"]), HELLO, secret=secret)
         assert {host.problem for host in bundle.hosts.values()} == {"got xyzzy"}
-        assert prompts == [("Password of root", threading.current_thread())]
+        assert prompts == [("Password of root: ", threading.current_thread())]
 
     def test_interrupt_ends_the_run_at_once(self) -> None:
         release = threading.Event()

@@ -14,7 +14,10 @@ from pathlib import Path
 
 import pytest
 
+from audit.collect import collect
 from audit.evidence import Probe
+from audit.facts.base import Question
+from audit.inventory import Inventory
 from audit.transports import Answers, Asked, Connection, Secret
 from audit.transports.ssh import Ssh, SshError, known_keys, resolve
 
@@ -429,6 +432,24 @@ class TestConfiguration:
     def test_broken_configuration(self, server: Server) -> None:
         config = server.configured("broken", "Nonsense yes\n")
         assert server.ask(HELLO, config=config).problem.startswith("ssh: ssh configuration: ")
+
+
+@pytest.mark.root
+def test_a_run_over_many_hosts_behind_one_jump_host(server: Server) -> None:
+    config = server.configured(
+        "fleet",
+        f"Host h*\n  HostName 127.0.0.1\n  Port {server.port}\n  ProxyJump jump\n" + server.config.read_text(),
+    )
+    ask = Question("peers", "xargs -0 echo", ask=lambda _facts, _host, peers: [(peer,) for peer in peers])
+    inventory = Inventory.of_hosts([f"root@h{number}" for number in range(12)] + ["root@127.0.0.1:1"])
+    bundle = collect(inventory, [HELLO, ask], read_guests=lambda _: [], tool="test", ssh_config=config)
+    lost = bundle.hosts.pop("127.0.0.1")  # type: ignore[attr-defined]
+    assert lost.problem == "ssh: connection refused by 127.0.0.1 port 1"
+    for host in bundle.hosts.values():
+        assert (host.problem, host.privilege) == ("", "root")
+        assert host.outputs["hello"].stdout == b"hello\n"
+        assert len(host.outputs["peers"].stdout.split()) == 12
+    assert PASSWORD not in str(bundle)
 
 
 def test_known_hosts_patterns(tmp_path: Path) -> None:

@@ -13,7 +13,17 @@ from typing import ClassVar, Literal, NamedTuple, Self
 
 from audit.evidence import Probe
 from audit.facts.base import HostFact, Said, Unavailable
-from audit.facts.netfilter import Answer, Family, Packet, Table, from_iptables, from_nft, judge, ports_that_matter
+from audit.facts.netfilter import (
+    Answer,
+    Chain,
+    Family,
+    Packet,
+    Table,
+    from_iptables,
+    from_nft,
+    judge,
+    ports_that_matter,
+)
 from audit.text import visible
 
 LISTENING = Probe(
@@ -191,17 +201,13 @@ class Firewall(HostFact):
             return "firewalld"
         if any(name.startswith(("ufw-", "ufw6-")) for name in chains):
             return "ufw"
-        filtering = {
-            t.name for t in self.tables for c in t.chains if c.hook == "input" and (c.rules or c.policy == "drop")
-        }
-        return "none" if not filtering else "iptables" if filtering <= {"filter", "mangle", "security"} else "nftables"
+        base = {(t.layer, c.name) for t in self.tables for c in t.chains if c.hook == "input" and _refuses(c)}
+        return "none" if not base else "iptables" if base <= {("ip", "INPUT"), ("ip6", "INPUT")} else "nftables"
 
     @property
     def input_chain(self) -> str | None:
         """The chain that a rule for incoming packets goes to, as `FAMILY TABLE CHAIN` of nft."""
-        chains = (
-            (t, c) for t in self.tables for c in t.chains if c.hook == "input" and (c.rules or c.policy == "drop")
-        )
+        chains = ((t, c) for t in self.tables for c in t.chains if c.hook == "input" and _refuses(c))
         return next((shlex.join((table.layer, table.name, chain.name)) for table, chain in chains), None)
 
     def answers(self, ports: range, like: Packet) -> Sequence[tuple[range, Answer]]:
@@ -232,6 +238,11 @@ class Firewall(HostFact):
             except Unavailable as reason:
                 missing.append((family, reason.reason))
         return cls(tuple(tables), tuple(missing))
+
+
+def _refuses(chain: Chain) -> bool:
+    """It may refuse anything at all."""
+    return bool(chain.rules) or chain.policy == "drop"
 
 
 _SAVES: tuple[tuple[Family, str, Probe], ...] = ((4, "ip", IPTABLES), (6, "ip6", IP6TABLES))

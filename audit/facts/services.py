@@ -43,7 +43,9 @@ DAEMON = Probe(
     """
 for socket in /run/libvirt/*-sock; do [ -S "$socket" ] && echo "socket $socket"; done
 for file in /proc/[0-9]*/comm; do
-    read -r name <"$file" && case $name in libvirtd|virtqemud|virtproxyd) echo "process $name" ;; esac
+    read -r name <"$file" || continue
+    case $name in libvirtd|virtqemud|virtproxyd) ;; *) continue ;; esac
+    [ "$(stat -c %u "$file")" != 0 ] || echo "process $name"
 done 2>/dev/null
 if said=$(virsh -r -c qemu:///system uri 2>&1); then echo answers; else echo "silent $?: $said"; fi
 echo end
@@ -218,6 +220,7 @@ class Daemons(HostFact):
     units: Units | None
     """None: no systemd here that could be asked."""
     processes: frozenset[str]
+    """Daemons that root runs, with or without systemd; users' own session daemons do not count."""
 
     @property
     def offers_modular(self) -> bool:

@@ -95,8 +95,10 @@ class Ssh:
             raise SshError(f"{(error.strerror or 'name not resolved').lower()}: {target.hostname}") from error
         except TimeoutError as error:
             raise SshError(f"no answer from {where} within {min(CONNECT_SECONDS, deadline.seconds):g} s") from error
+        except ConnectionRefusedError as error:
+            raise SshError(f"connection refused by {where}") from error
         except OSError as error:
-            raise SshError(f"{(error.strerror or str(error)).lower()} by {where}") from error
+            raise SshError(f"{_words(error).lower()}: {where}") from error
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return sock
 

@@ -1,5 +1,6 @@
 """What listens, firewalld's zones, and the firewall put together from its sources."""
 
+import contextlib
 import json
 
 import pytest
@@ -73,7 +74,9 @@ class TestFirewall:
         assert (state(firewall, 22), state(firewall, 49152)) == ("open", "closed")
 
     def test_legacy_tables_beside_nft_count(self, said):
-        legacy = "# ip\n" + OLD.replace("DROP", "ACCEPT").replace("--dport 22 -j ACCEPT", "--dport 22 -j DROP") + "# end\n"
+        legacy = (
+            "# ip\n" + OLD.replace("DROP", "ACCEPT").replace("--dport 22 -j ACCEPT", "--dport 22 -j DROP") + "# end\n"
+        )
         answers = {"firewall.nft": EMPTY, "firewall.iptables": "", "firewall.ip6tables": "", "firewall.legacy": legacy}
         firewall = Firewall.parse(said(answers))
         assert (state(firewall, 22), state(firewall, 23)) == ("closed", "open")
@@ -146,14 +149,20 @@ class TestListening:
             ("LISTEN 0 5 127.0.0.53%lo:53 0.0.0.0:*", Socket("127.0.0.53", 53)),
             ("   0: 00000000:0016 00000000:0000 0A 00000000:00000000", Socket("0.0.0.0", 22)),
             ("   1: 0B0200C0:C000 00000000:0000 0A 00000000:00000000", Socket("192.0.2.11", 49152)),
-            ("   1: 00000000000000000000000001000000:170C 00000000000000000000000000000000:0000 0A 0:0", Socket("::1", 5900)),
+            (
+                "   1: 00000000000000000000000001000000:170C 00000000000000000000000000000000:0000 0A 0:0",
+                Socket("::1", 5900),
+            ),
         ],
     )
     def test_forms(self, said, line, socket):
         assert Listening.parse(said({"firewall.listening": line + "\n"})).sockets == {socket}
 
     def test_nothing_listens(self, said):
-        assert Listening.parse(said({"firewall.listening": "State Recv-Q Send-Q Local Address:Port\n"})).sockets == frozenset()
+        assert (
+            Listening.parse(said({"firewall.listening": "State Recv-Q Send-Q Local Address:Port\n"})).sockets
+            == frozenset()
+        )
 
     def test_loopback_is_not_reachable(self, said):
         text = "LISTEN 0 1 127.0.0.1:16509 0.0.0.0:*\nLISTEN 0 1 [::1]:22 [::]:*\nLISTEN 0 1 *:16514 *:*\n"
@@ -171,15 +180,17 @@ class TestListening:
         from audit.facts.base import Said
 
         output = Evidence("firewall.listening", status=0, stdout=text.encode("utf-8", "replace"))
-        try:
+        with contextlib.suppress(Unavailable, ValueError, LookupError):
             Listening.parse(Said(HostEvidence("h", {"firewall.listening": output})))
-        except (Unavailable, ValueError, LookupError):
-            pass
 
     @pytest.mark.corpus
     def test_real(self, said, samples):
         lab = {Socket("127.0.0.1", 16509), Socket("192.0.2.11", 49152), Socket("0.0.0.0", 22), Socket("::1", 5900)}
         for path in (*samples("ss"), *samples("netstat-proc")):
+            if "smtp" in path.read_text() or "domain" in path.read_text():  # without -n: names instead of numbers
+                with pytest.raises(ValueError, match="invalid literal"):
+                    Listening.parse(said({"firewall.listening": path.read_bytes()}))
+                continue
             sockets = Listening.parse(said({"firewall.listening": path.read_bytes()})).sockets
             if "debian12-lab__5" in path.name:
                 assert {s.port for s in sockets} == {16509, 16514}
@@ -225,7 +236,11 @@ class TestFirewalld:
 
     @pytest.mark.parametrize(
         "answer",
-        [(252, "FirewallD is not running"), (127, "sh: firewall-cmd: not found"), (1, "sudo: firewall-cmd: command not found")],
+        [
+            (252, "FirewallD is not running"),
+            (127, "sh: firewall-cmd: not found"),
+            (1, "sudo: firewall-cmd: command not found"),
+        ],
     )
     def test_not_there(self, said, answer):
         assert Firewalld.parse(said({"firewall.firewalld": answer})) == Firewalld(False, ())

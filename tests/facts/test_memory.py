@@ -1,5 +1,7 @@
 """Memory, huge pages, NUMA."""
 
+import contextlib
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -30,11 +32,9 @@ class TestMemory:
 
     @pytest.mark.corpus
     def test_real(self, said, samples):
-        by_name = {path.name: path for path in samples("meminfo")}
-        full = Memory.parse(said({"memory.meminfo": by_name["meminfo__vdsm__1.txt"].read_bytes()}))
-        assert 0 < full.available_kib < full.total_kib
-        with pytest.raises((Unavailable, LookupError)):
-            Memory.parse(said({"memory.meminfo": by_name["meminfo__insights__2.txt"].read_bytes()}))
+        for path in samples("meminfo"):  # both from kernels or tools that tell no MemAvailable
+            with pytest.raises((Unavailable, LookupError)):
+                Memory.parse(said({"memory.meminfo": path.read_bytes()}))
 
 
 def pages(folder, **counts):
@@ -107,7 +107,9 @@ class TestNumaTopology:
         numa = NumaTopology.parse(said({"cpu.capabilities": capabilities, "memory.nodes": NODES}))
         assert numa.cells[1] == Cell(1, 2000, frozenset({1, 3}), ((0, 21), (1, 10)))
 
-    @pytest.mark.parametrize("nodes", ["absent\n", "", "node0/cpulist:0\nend\n", "hello\nend\n", NODES.replace("10 21", "10")])
+    @pytest.mark.parametrize(
+        "nodes", ["absent\n", "", "node0/cpulist:0\nend\n", "hello\nend\n", NODES.replace("10 21", "10")]
+    )
     def test_refused(self, said, nodes):
         with pytest.raises((Unavailable, ValueError, LookupError)):
             NumaTopology.parse(said({"cpu.capabilities": (1, "failed"), "memory.nodes": nodes}))
@@ -141,10 +143,8 @@ class TestCpuList:
     @given(st.text(max_size=40))
     def test_any_text(self, text):
         meminfo(text)
-        try:
+        with contextlib.suppress(ValueError):
             cpu_list(text)
-        except ValueError:
-            pass
 
     @pytest.mark.corpus
     def test_real(self, samples):

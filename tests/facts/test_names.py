@@ -1,5 +1,6 @@
 """Names, addresses, and what peers' names resolve to."""
 
+import contextlib
 import subprocess
 
 import pytest
@@ -116,10 +117,8 @@ class TestPeerAddresses:
 
     @given(st.text(alphabet="=0129. \nabc:-", max_size=60))
     def test_any_text(self, text):
-        try:
+        with contextlib.suppress(Unavailable, ValueError, LookupError):
             PeerAddresses.parse(answered(text, "a", "b"))
-        except (Unavailable, ValueError, LookupError):
-            pass
 
     def test_what_is_asked(self):
         def host(name, libvirt, conf):
@@ -138,7 +137,14 @@ class TestPeerAddresses:
         assert len(names) == len(set(names))
 
     def test_the_probe_cannot_be_talked_into_anything(self):
-        names = ("localhost", "-s", "$(echo 6.6.6.6)", "x'; echo = 0; echo '", "= 0\n192.0.2.9 eth0 192.0.2.8", "127.0.0.1")
+        names = (
+            "localhost",
+            "-s",
+            "$(echo 6.6.6.6)",
+            "x'; echo = 0; echo '",
+            "= 0\n192.0.2.9 eth0 192.0.2.8",
+            "127.0.0.1",
+        )
         stdin = b"".join(name.encode() + b"\0" for name in names)
         done = subprocess.run(["sh", "-c", PEERS.command], input=stdin, capture_output=True)
         peers = PeerAddresses.parse(answered(done.stdout.decode(), *names))
@@ -148,4 +154,6 @@ class TestPeerAddresses:
 
 
 def test_loopback():
-    assert [is_loopback(a) for a in ("127.0.1.1", "::1", "::ffff:127.0.0.1", "0.0.0.0", "192.0.2.1")] == [True] * 4 + [False]
+    assert [is_loopback(a) for a in ("127.0.1.1", "::1", "::ffff:127.0.0.1", "0.0.0.0", "192.0.2.1")] == [True] * 4 + [
+        False
+    ]

@@ -1,5 +1,6 @@
 """Guests of session connections."""
 
+import contextlib
 import os
 import shutil
 import subprocess
@@ -35,10 +36,8 @@ def test_unknown(said, text):
 @given(st.text(max_size=80))
 def test_any_text(text):
     output = Evidence(PROCESSES.name, status=0, stdout=text.encode("utf-8", "replace"))
-    try:
+    with contextlib.suppress(Unavailable, ValueError, LookupError):
         Sessions.parse(Said(HostEvidence("h", {PROCESSES.name: output})))
-    except (Unavailable, ValueError, LookupError):
-        pass
 
 
 def test_the_probe_finds_a_process_that_looks_like_a_session_guest(said, tmp_path):

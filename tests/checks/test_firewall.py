@@ -1,0 +1,145 @@
+"""The way through the target's firewall."""
+
+import pytest
+
+from audit.check import NotApplicable, Policy, Unavailable
+from audit.facts.firewall import Firewall
+from audit.facts.names import Address, OwnAddresses, OwnNames, PeerAddresses, Route
+from audit.facts.netfilter import from_iptables
+from audit.facts.services import Daemons, QemuConf, Sshd
+from checks import firewall
+
+TARGET = OwnAddresses((Address("eth0", "192.0.2.12", 24),))
+SOURCE = OwnAddresses((Address("eth0", "192.0.2.11", 24), Address("virbr0", "192.168.122.1", 24)))
+FAR = OwnAddresses((Address("eth0", "198.51.100.11", 24),))
+NAMES = OwnNames("kvm02", "kvm02", None, None)
+DAEMONS = Daemons("modular", True, "", None, frozenset())
+SSHD = Sshd(frozenset({22}))
+NO_NAME = PeerAddresses((("kvm02", ()),))
+
+
+def rules(*lines, policy="DROP"):
+    text = "\n".join([f"*filter\n:INPUT {policy} [0:0]", *(f"-A INPUT {line}" for line in lines), "COMMIT\n"])
+    return Firewall(from_iptables(text, 4))
+
+
+def way(source="192.0.2.11", address="192.0.2.12"):
+    return PeerAddresses((("kvm02", (Route(address, "eth0", source),)),))
+
+
+OPEN = Firewall(())
+SUBNET = rules(
+    "-s 192.0.2.0/24 -p tcp -m tcp --dport 49152:49215 -j ACCEPT", "-s 192.0.2.0/24 -p tcp -m tcp --dport 22 -j ACCEPT"
+)
+
+
+def data(wall, own=TARGET, conf=None):
+    return list(firewall.migration_ports_open.function(wall, own, conf or QemuConf()))
+
+
+def data_pair(wall, source=SOURCE, peers=None, conf=None):
+    run = firewall.migration_ports_open_to_source.function
+    return list(run(wall, TARGET, conf or QemuConf(), NAMES, source, peers or way()))
+
+
+def control(wall, policy=None, sshd=SSHD):
+    return list(firewall.control_port_open.function(wall, TARGET, DAEMONS, sshd, policy or Policy()))
+
+
+def control_pair(wall, source=SOURCE, peers=None):
+    run = firewall.control_port_open_to_source.function
+    return list(run(wall, TARGET, DAEMONS, SSHD, NAMES, source, peers or way(), Policy()))
+
+
+def test_open_for_all():
+    assert data(OPEN) == []
+    assert control(OPEN) == []
+
+
+def test_closed_for_all():
+    [finding] = data(rules("-p tcp --dport 22 -j ACCEPT"))
+    assert finding.expected == "TCP port 49152-49215 is open"
+    assert "policy drop" in finding.actual
+    assert finding.remedy == "iptables -I INPUT -p tcp --dport 49152:49215 -j ACCEPT"
+
+
+def test_range_of_qemu_conf():
+    conf = QemuConf(migration_port_min=60000, migration_port_max=60099)
+    assert data(rules("-p tcp --dport 60000:60099 -j ACCEPT"), conf=conf) == []
+    assert "60000-60099" in data(rules("-p tcp --dport 49152:49215 -j ACCEPT"), conf=conf)[0].expected
+
+
+@pytest.mark.parametrize(("transport", "port"), [("ssh", 22), ("tls", 16514), ("tcp", 16509)])
+def test_control_ports(transport, port):
+    policy = Policy(transport=transport)
+    assert control(rules(f"-p tcp --dport {port} -j ACCEPT"), policy) == []
+    [finding] = control(rules(f"-p tcp --dport {port + 1} -j ACCEPT"), policy)
+    assert str(port) in finding.expected
+
+
+def test_one_open_port_of_the_ssh_server_is_enough():
+    assert control(rules("-p tcp --dport 2222 -j ACCEPT"), sshd=Sshd(frozenset({22, 2222}))) == []
+
+
+def test_what_depends_on_the_source_is_judged_for_the_pair():
+    for run in (data, control):
+        with pytest.raises(NotApplicable, match="each pair"):
+            run(SUBNET)
+    for run in (data_pair, control_pair):
+        assert run(SUBNET) == []
+        [finding] = run(SUBNET, FAR, way("198.51.100.11"))
+        assert "policy drop" in finding.actual
+        with pytest.raises(NotApplicable, match="every source"):
+            run(OPEN)
+
+
+def test_a_name_that_does_not_resolve_leaves_all_ways():
+    assert data_pair(SUBNET, SOURCE, NO_NAME) == []
+    assert len(data_pair(SUBNET, FAR, NO_NAME)) == 1
+    both = OwnAddresses((*SOURCE.addresses, *FAR.addresses))
+    with pytest.raises(Unavailable, match="cannot be told"):
+        data_pair(SUBNET, both, NO_NAME)
+
+
+def test_unanswered_name_is_unknown():
+    with pytest.raises(Unavailable):
+        data_pair(SUBNET, SOURCE, PeerAddresses(()))
+
+
+def test_rules_not_understood_are_unknown():
+    marked = rules("-m mark --mark 0x1 -j DROP", policy="ACCEPT")
+    with pytest.raises(NotApplicable):
+        data(marked)
+    with pytest.raises(Unavailable, match="mark"):
+        data_pair(marked)
+    with pytest.raises(Unavailable, match="mark"):
+        control_pair(marked)
+
+
+def test_rules_that_could_not_be_read_are_unknown():
+    with pytest.raises(Unavailable, match="no root"):
+        data(Firewall((), ((4, "no root"),)))
+
+
+def test_ipv6_counts_only_where_the_target_has_it():
+    wall = Firewall(from_iptables("*filter\n:INPUT DROP [0:0]\nCOMMIT\n", 6))
+    assert data(wall) == []
+    two = OwnAddresses((*TARGET.addresses, Address("eth0", "2001:db8::12", 64)))
+    with pytest.raises(NotApplicable):
+        data(wall, two)
+
+
+def test_range_open_in_part():
+    run = firewall.migration_range_open.function
+    narrow = rules("-p tcp --dport 49152:49155 -j ACCEPT")
+    assert data(narrow) == []
+    [finding] = run(narrow, TARGET, QemuConf())
+    assert finding.actual == "closed: 49156-49215"
+    assert "4 migrations" in finding.because
+    assert list(run(OPEN, TARGET, QemuConf())) == []
+    assert list(run(rules(), TARGET, QemuConf())) == []  # said by migration_ports_open
+
+
+def test_width():
+    assert list(firewall.migration_range_width.function(QemuConf())) == []
+    assert len(list(firewall.migration_range_width.function(QemuConf(migration_port_max=49160)))) == 1

@@ -1,0 +1,119 @@
+"""Room for the guest."""
+
+from dataclasses import replace
+
+import pytest
+
+from audit.check import NotApplicable, Policy, Unavailable
+from audit.facts.guest import GuestMemory, GuestPinning, GuestState
+from audit.facts.memory import Cell, Cgroup, HugePages, Memory, NumaTopology, Pool
+from checks import memory
+
+GIB = 1024**2
+GUEST = GuestMemory(8 * GIB, 8 * GIB, (), frozenset(), False, False, False, False, False, None)
+HUGE_GUEST = replace(GUEST, hugepage_kib=(2048,))
+RUNNING = GuestState("running", True, True)
+
+
+def cell(number, cpus, memory_kib=64 * GIB):
+    return Cell(number, memory_kib, frozenset(cpus), ())
+
+
+TWO = NumaTopology((cell(0, range(8)), cell(1, range(8, 16))))
+
+
+def test_fits():
+    run = memory.fits.function
+    policy = Policy(memory_reserve_kib=GIB, guest_overhead_kib=GIB)
+    assert list(run(GUEST, Memory(64 * GIB, 10 * GIB, 0, 0), policy)) == []
+    [finding] = run(GUEST, Memory(64 * GIB, 10 * GIB - 1, 0, 0), policy)
+    assert "10.0 GiB" in finding.expected
+    with pytest.raises(NotApplicable):
+        list(run(HUGE_GUEST, Memory(GIB, GIB, 0, 0), policy))
+
+
+def pools(free, reserved=0, surplus=0, nodes=()):
+    made = [Pool(2048, None, free, free, reserved, surplus)]
+    return HugePages(2048, (*made, *(Pool(2048, n, f, f, 0, 0) for n, f in enumerate(nodes))))
+
+
+def test_huge_pages():
+    run = memory.hugepages_fit.function
+    assert list(run(HUGE_GUEST, pools(4096))) == []
+    assert list(run(replace(HUGE_GUEST, hugepage_kib=(0,)), pools(4096))) == []
+    [finding] = run(HUGE_GUEST, pools(4096, reserved=96))
+    assert (finding.expected, finding.actual) == ("4096 free huge pages of 2048 KiB", "4000 are free")
+    assert finding.remedy == "virsh allocpages --add --pagesize 2048KiB --pagecount 96"
+    with pytest.raises(Unavailable, match="4000 free of 4096"):
+        list(run(HUGE_GUEST, pools(4000, surplus=96)))
+    with pytest.raises(NotApplicable):
+        list(run(GUEST, pools(0)))
+
+
+def test_huge_page_size_that_is_not_there():
+    run = memory.hugepages_fit.function
+    [finding] = run(replace(HUGE_GUEST, hugepage_kib=(1048576,)), pools(4096))
+    assert finding.actual == "the target has 2048 KiB"
+    [finding] = run(replace(HUGE_GUEST, hugepage_kib=(0,)), HugePages(None, ()))
+    assert finding.actual == "the target has none"
+
+
+def test_huge_pages_of_several_sizes_are_not_known():
+    mixed = replace(HUGE_GUEST, hugepage_kib=(2048, 1048576))
+    checked = memory.hugepages_fit.function(mixed, pools(4096))
+    assert "1048576" in next(checked).expected
+    with pytest.raises(Unavailable):
+        next(checked)
+
+
+def test_huge_pages_on_the_nodes_asked_for():
+    run = memory.hugepages_fit.function
+    bound = replace(HUGE_GUEST, nodeset=frozenset({1}), strict=True)
+    assert list(run(bound, pools(8000, nodes=(3904, 4096)))) == []
+    assert "on nodes 1" in next(iter(run(bound, pools(8000, nodes=(4096, 3904))))).expected
+    assert list(run(replace(bound, strict=False), pools(8000, nodes=(4096, 3904)))) == []
+
+
+def test_nodes_and_cpus():
+    bound = replace(GUEST, nodeset=frozenset({0, 2}))
+    [finding] = memory.nodes_exist.function(bound, TWO)
+    assert finding.actual == "the target has 0-1, not 2"
+    assert list(memory.nodes_exist.function(replace(GUEST, nodeset=frozenset({1})), TWO)) == []
+    [finding] = memory.pinned_cpus_exist.function(GuestPinning(2, frozenset({3, 16, 17})), TWO)
+    assert finding.actual == "the target has 0-15, not 16-17"
+    assert list(memory.pinned_cpus_exist.function(GuestPinning(2, frozenset({3})), TWO)) == []
+    for run, guest in ((memory.nodes_exist, GUEST), (memory.pinned_cpus_exist, GuestPinning(2, frozenset()))):
+        with pytest.raises(NotApplicable):
+            list(run.function(guest, TWO))
+
+
+@pytest.mark.parametrize(
+    ("there", "actual"),
+    [
+        (NumaTopology((cell(0, range(16)),)), "nodes 0-1 here, 0 there"),
+        (NumaTopology((cell(0, range(0, 16, 2)), cell(1, range(1, 16, 2)))), "CPUs 0-7 here, 0,2,4"),
+        (NumaTopology((cell(0, range(8)), cell(1, range(8, 16), 32 * GIB))), "node 1: 64.0 GiB here, 32.0 GiB there"),
+    ],
+)
+def test_topology(there, actual):
+    run = memory.topology_similar.function
+    pinned = GuestPinning(2, frozenset({3}))
+    [finding] = run(pinned, GUEST, TWO, there)
+    assert actual in finding.actual
+    assert list(run(pinned, GUEST, TWO, NumaTopology((cell(0, range(8)), cell(1, range(8, 16), 60 * GIB))))) == []
+    with pytest.raises(NotApplicable):
+        list(run(GuestPinning(2, frozenset()), GUEST, TWO, there))
+
+
+def test_large_guest():
+    run = memory.large_guest.function
+    large = replace(GUEST, memory_kib=1024**3 + 1)
+    assert list(run(GUEST, RUNNING, Policy())) == []
+    assert len(list(run(large, RUNNING, Policy()))) == 1
+    with pytest.raises(NotApplicable):
+        list(run(large, GuestState("shut off", False, True), Policy()))
+
+
+def test_cgroup_version():
+    assert list(memory.same_cgroup_version.function(Cgroup(2), Cgroup(2))) == []
+    assert len(list(memory.same_cgroup_version.function(Cgroup(1), Cgroup(2)))) == 1

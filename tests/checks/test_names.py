@@ -1,0 +1,73 @@
+"""Will the source find the target by name?"""
+
+import pytest
+
+from audit.check import At, Blocks, NotApplicable, Unavailable
+from audit.facts.names import Address, OwnAddresses, OwnNames, PeerAddresses, Route
+from audit.facts.services import QemuConf
+from checks import names
+
+TARGET = OwnAddresses((Address("eth0", "192.0.2.12", 24),))
+
+
+def own(name="kvm02"):
+    return OwnNames(name, name, None, None)
+
+
+def resolvable(*routes, name="kvm02", conf=None, asked="kvm02"):
+    peers = PeerAddresses(((asked, tuple(routes)),))
+    return list(names.target_resolvable.function(own(name), conf or QemuConf(), TARGET, peers))
+
+
+def test_found():
+    assert resolvable(Route("192.0.2.12", "eth0", "192.0.2.11")) == []
+
+
+@pytest.mark.parametrize(
+    ("routes", "actual"),
+    [
+        ((), "does not"),
+        ((Route("127.0.1.1", "lo", "127.0.0.1"),), "back to the source"),
+        ((Route("192.0.2.11", "lo", "192.0.2.11"),), "back to the source"),
+        ((Route("192.0.2.99", "eth0", "192.0.2.11"),), "192.0.2.99"),
+    ],
+)
+def test_not_found(routes, actual):
+    [finding] = resolvable(*routes)
+    assert actual in finding.actual
+    assert finding.remedy == "virsh migrate --migrateuri tcp://192.0.2.12 …"
+    assert names.target_resolvable.blocks is Blocks.NOTHING
+
+
+def test_localhost_is_refused_by_libvirt():
+    for name in ("localhost", "localhost.localdomain"):
+        assert "FQDN" in resolvable(name=name)[0].because
+
+
+def test_migration_host_goes_before_the_own_name():
+    conf = QemuConf(migration_host="mig02")
+    assert resolvable(Route("192.0.2.12", "eth0", None), name="localhost", conf=conf, asked="mig02") == []
+    assert len(resolvable(conf=conf, asked="mig02")) == 1
+
+
+def test_a_name_that_was_not_asked_is_unknown():
+    with pytest.raises(Unavailable):
+        resolvable(asked="other")
+
+
+def test_migration_address():
+    run = names.migration_address_reached.function
+    peers = PeerAddresses((("kvm02", (Route("192.0.2.12", "eth0", None),)),))
+    assert list(run(own(), QemuConf(migration_address="192.0.2.12"), peers)) == []
+    [finding] = run(own(), QemuConf(migration_address="10.0.0.12"), peers)
+    assert finding.remedy == "virsh migrate --migrateuri tcp://10.0.0.12 …"
+    for everywhere in (None, "0.0.0.0", "::"):
+        with pytest.raises(NotApplicable):
+            list(run(own(), QemuConf(migration_address=everywhere), peers))
+
+
+def test_unique():
+    run = names.unique.function
+    assert list(run((At("a", own("kvm01")), At("b", own("kvm02"))))) == []
+    [finding] = run((At("a", own("kvm01")), At("b", own("kvm01")), At("c", own("kvm02"))))
+    assert finding.hosts == {"a", "b"}

@@ -1,0 +1,153 @@
+"""libvirt's daemons and the way into them."""
+
+from dataclasses import replace
+
+import pytest
+
+from audit.check import Blocks, NotApplicable, Policy, Unavailable
+from audit.facts.firewall import Listening, Socket
+from audit.facts.services import Certificate, Daemons, QemuConf, Sshd, TlsCertificates, Unit, Units
+from checks import services
+
+SSH, TLS, TCP = Policy(), Policy(transport="tls"), Policy(transport="tcp")
+SSHD = Sshd(frozenset({22}))
+LISTENING = Listening(frozenset({Socket("*", 22)}))
+
+
+def unit(name, active="inactive", enabled="disabled", load="loaded", listen=()):
+    return Unit(name, load, active, enabled, tuple(listen))
+
+
+def units(*running, enabled=True, **loads):
+    """All units that matter, those `running` active."""
+    names = [f"{d}.{k}" for d in ("virtqemud", "libvirtd") for k in ("service", "socket")]
+    names += [f"{d}-{t}.socket" for d in ("virtproxyd", "libvirtd") for t in ("tls", "tcp")]
+    made = {n: unit(n, "active" if n in running else "inactive", "enabled" if enabled else "disabled") for n in names}
+    return Units(tuple(made.items()))
+
+
+def daemons(mode="modular", running=("virtqemud.socket",), **more):
+    return Daemons(mode, True, "", units(*running, **more), frozenset())
+
+
+def transport(d, policy=SSH, listening=LISTENING, sshd=SSHD):
+    return list(services.transport_ready.function(d, sshd, listening, policy))
+
+
+def test_modular_and_monolithic_are_ready_for_ssh():
+    assert transport(daemons()) == []
+    assert transport(daemons("monolithic", ("libvirtd.socket",))) == []
+
+
+@pytest.mark.parametrize(
+    ("mode", "running", "policy", "socket", "port"),
+    [
+        ("modular", ("virtqemud.socket",), TLS, "virtproxyd-tls.socket", "16514"),
+        ("modular", ("virtqemud.socket",), TCP, "virtproxyd-tcp.socket", "16509"),
+        ("monolithic", ("libvirtd.socket",), TLS, "libvirtd-tls.socket", "16514"),
+        ("monolithic", ("libvirtd.socket",), TCP, "libvirtd-tcp.socket", "16509"),
+    ],
+)
+def test_network_transports_need_their_own_socket(mode, running, policy, socket, port):
+    [finding] = transport(daemons(mode, running), policy)
+    assert port in finding.expected
+    assert finding.remedy == f"systemctl enable --now {socket}"
+    assert transport(daemons(mode, (*running, socket)), policy) == []
+
+
+def test_a_daemon_that_listens_by_itself_is_ready_too():
+    listening = Listening(frozenset({Socket("0.0.0.0", 16514)}))
+    assert transport(daemons("monolithic", ("libvirtd.service",)), TLS, listening) == []
+    loopback = Listening(frozenset({Socket("127.0.0.1", 16514)}))
+    assert len(transport(daemons("monolithic", ("libvirtd.service",)), TLS, loopback)) == 1
+
+
+def test_no_daemon():
+    [finding] = transport(daemons("none", ()))
+    assert finding.remedy == "systemctl enable --now virtqemud.socket"
+    masked = Units(tuple({**dict(units().units), "virtqemud.socket": unit("virtqemud.socket", load="masked")}.items()))
+    [finding] = transport(Daemons("modular", True, "", None, frozenset()), TLS)
+    assert finding.remedy == ""
+    [finding] = transport(replace(daemons("none", ()), units=masked))
+    assert finding.remedy.startswith("systemctl")
+
+
+def test_no_ssh_server():
+    nobody = Listening(frozenset())
+    [finding] = transport(daemons(), listening=nobody)
+    assert "22" in finding.expected
+    assert (
+        transport(daemons(), listening=Listening(frozenset({Socket("::", 2222)})), sshd=Sshd(frozenset({2222}))) == []
+    )
+    assert len(transport(daemons(), listening=nobody, sshd=Sshd(frozenset()))) == 1
+
+
+def test_without_systemd_the_daemon_must_answer():
+    assert transport(Daemons("monolithic", True, "", None, frozenset({"libvirtd"}))) == []
+    with pytest.raises(Unavailable, match="not found"):
+        transport(Daemons("monolithic", False, "127: sh: virsh: not found", None, frozenset({"libvirtd"})))
+
+
+def test_enabled_at_boot():
+    run = services.enabled_at_boot.function
+    assert list(run(daemons(), SSH)) == []
+    [finding] = run(daemons(enabled=False), SSH)
+    assert finding.remedy == "systemctl enable virtqemud.socket"
+    both = daemons(running=("virtqemud.socket", "virtproxyd-tls.socket"), enabled=False)
+    assert [f.expected for f in run(both, TLS)] == ["virtqemud.socket is enabled", "virtproxyd-tls.socket is enabled"]
+    for nothing in (Daemons("modular", True, "", None, frozenset()), daemons("none", ())):
+        with pytest.raises(NotApplicable):
+            list(run(nothing, SSH))
+
+
+def test_mixed_daemons():
+    assert list(services.daemons_not_mixed.function(daemons())) == []
+    [finding] = services.daemons_not_mixed.function(daemons("both"))
+    assert "libvirtd.socket" in finding.remedy
+
+
+def files(**changes):
+    roles = ("ca", "server", "client", "key")
+    made = {r: Certificate(r, f"/etc/pki/{r}.pem", present=True, valid_days=30) for r in roles}
+    return TlsCertificates(tuple(replace(made[r], **changes.get(r, {})) for r in roles))
+
+
+def test_certificates():
+    run = services.tls_certificates.function
+    assert list(run(files(), TLS)) == []
+    [finding] = run(files(server={"present": False}), TLS)
+    assert finding.expected == "/etc/pki/server.pem exists"
+    [finding] = run(files(ca={"valid_days": -1, "not_after": "Jan 1"}), TLS)
+    assert "expired" in finding.actual
+    assert list(run(files(client={"present": False}), TLS)) == []
+    with pytest.raises(NotApplicable):
+        list(run(files(), SSH))
+
+
+def test_definite_faults_come_before_what_is_unknown():
+    broken = files(server={"present": False}, key={"problem": "no access"})
+    found = []
+    with pytest.raises(Unavailable, match="no access"):
+        found.extend(services.tls_certificates.function(broken, TLS))
+    generator = services.tls_certificates.function(broken, TLS)
+    assert "server" in next(generator).expected
+
+
+def test_client_certificates_and_their_end():
+    assert list(services.tls_client_certificates.function(files(server={"present": False}), TLS)) == []
+    assert len(list(services.tls_client_certificates.function(files(client={"present": False}), TLS))) == 1
+    assert list(services.tls_certificates_last.function(files(), TLS)) == []
+    assert len(list(services.tls_certificates_last.function(files(server={"valid_days": 0}), TLS))) == 1
+    assert list(services.tls_certificates_last.function(files(server={"valid_days": 7}), TLS)) == []
+
+
+def test_tls_force():
+    assert list(services.migrate_tls_force.function(QemuConf())) == []
+    [finding] = services.migrate_tls_force.function(QemuConf(migrate_tls_force=True))
+    assert "--tls" in finding.remedy
+
+
+def test_what_blocks():
+    assert services.transport_ready.blocks is Blocks.MIGRATION
+    assert services.transport_ready.offline
+    assert services.migrate_tls_force.blocks is Blocks.NOTHING
