@@ -15,11 +15,11 @@ as_root() {
 }
 
 # What each purpose needs: the tool itself (and libvirt-python's compiler), and its tests.
-APT_TOOL="python3 python3-venv python3-dev gcc pkg-config libvirt-dev
+APT_TOOL="openssh-client python3 python3-venv python3-dev gcc pkg-config libvirt-dev
           libpango-1.0-0 libpangoft2-1.0-0 libharfbuzz-subset0 fonts-dejavu-core"
 APT_TEST="libvirt-daemon-system libvirt-clients qemu-system-x86 qemu-utils openssh-server sudo
-          chromium poppler-utils fish nftables iptables iproute2"
-DNF_TOOL="python3.11 python3.11-devel gcc pkgconf-pkg-config pango harfbuzz dejavu-sans-fonts"
+          chromium poppler-utils fish tcsh busybox nftables iptables iproute2"
+DNF_TOOL="openssh-clients python3.11 python3.11-devel gcc pkgconf-pkg-config pango harfbuzz dejavu-sans-fonts"
 DNF_TEST="libvirt-daemon-kvm libvirt-client qemu-kvm qemu-img openssh-server sudo poppler-utils nftables iproute"
 DNF_EXTRA_TOOL="libvirt-devel"              # in CodeReady Builder
 DNF_EXTRA_TEST="chromium fish"              # in EPEL; the tests that need them say so when they skip

@@ -9,6 +9,7 @@ import pytest
 from audit.evidence import Evidence, HostEvidence
 from audit.facts.base import Guest, GuestSource, Said
 from audit.text import parse_xml
+from tests.sshd import server as server
 
 Answer = str | bytes | tuple[int, str] | Evidence
 

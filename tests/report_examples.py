@@ -20,7 +20,9 @@ from audit.results import (
 )
 
 RENDERED = "2027-03-02T09:30:00Z"
-HOSTILE = '<script>alert(1)</script>"><img src=x onerror=alert(2)>\n\x1b[31mred\x1b[0m\u202egnp.exe\u2066{{7*7}}{% raw %}'
+HOSTILE = (
+    '<script>alert(1)</script>"><img src=x onerror=alert(2)>\n\x1b[31mred\x1b[0m\u202egnp.exe\u2066{{7*7}}{% raw %}'
+)
 
 CPU_XML = """<cpu mode='custom' match='exact'>
   <model fallback='forbid'>Cascadelake-Server</model>
@@ -130,7 +132,11 @@ def facts(**changed: str | None) -> list[Row]:
     values: dict[str, tuple[str, str, str | None]] = {
         "vendor": ("CPU", "Vendor", "Intel"),
         "model": ("CPU", "Host-model", "Cascadelake-Server"),
-        "features": ("CPU", "Features beyond the model", "ss vmx hypervisor tsc_adjust umip md-clear stibp xsaves invtsc"),
+        "features": (
+            "CPU",
+            "Features beyond the model",
+            "ss vmx hypervisor tsc_adjust umip md-clear stibp xsaves invtsc",
+        ),
         "microcode": ("CPU", "Microcode", "0x5003604"),
         "tsc": ("CPU", "TSC frequency", "2 194 843 kHz, scaling"),
         "phys": ("CPU", "Physical address bits", "46"),
@@ -157,7 +163,9 @@ def facts(**changed: str | None) -> list[Row]:
     ]
 
 
-def guest(name: str, on: str, targets: list[TargetResult], *, cluster: str = "prod", active: bool = True) -> GuestResult:
+def guest(
+    name: str, on: str, targets: list[TargetResult], *, cluster: str = "prod", active: bool = True
+) -> GuestResult:
     return {
         "name": name, "uuid": f"00000000-0000-4000-8000-{abs(hash_of(name)):012d}", "host": on, "cluster": cluster,
         "state": "running" if active else "shut off", "active": active, "memory_kib": 16 * 1024**2, "vcpus": 4,
@@ -220,7 +228,11 @@ def counts(guests: list[GuestResult]) -> dict[str, int]:
     return found
 
 
-def pairs(names: list[str], cluster: str = "prod", verdicts: dict[tuple[str, str], tuple[RouteVerdict, list[Reason]]] | None = None) -> list[Pair]:
+def pairs(
+    names: list[str],
+    cluster: str = "prod",
+    verdicts: dict[tuple[str, str], tuple[RouteVerdict, list[Reason]]] | None = None,
+) -> list[Pair]:
     made: list[Pair] = []
     for source, to in product(names, names):
         if source != to:
@@ -262,7 +274,9 @@ def no_go(hosts: int = 12, guests: int = 60) -> Results:
     made, outcomes = [], []
     for number in range(guests):
         name, on = f"{['web', 'db', 'app', 'cache', 'ci'][number % 5]}-{number:02}", names[number % hosts]
-        iso = reason("disks.local_media", "CD-ROM sda is /var/lib/libvirt/images/rhel-9.4-x86_64-dvd.iso, on a local disk.")
+        iso = reason(
+            "disks.local_media", "CD-ROM sda is /var/lib/libvirt/images/rhel-9.4-x86_64-dvd.iso, on a local disk."
+        )
         targets = []
         for to in names:
             reasons: list[Reason] = []
@@ -288,8 +302,27 @@ def no_go(hosts: int = 12, guests: int = 60) -> Results:
                     )  # fmt: skip
         made.append(guest(name, on, targets, active=number % 29 != 28))
     for (source, to), (_, reasons) in verdicts.items():
-        outcomes += [outcome(r["check"], "fail", {"source": source, "target": to}, r["message"], expected="avx512f", actual="not there") for r in reasons if source != to]
-    outcomes.append(outcome("mellanox.firmware", "unknown", {"host": names[2]}, "mstflint is not installed.", remedy="dnf install mstflint"))
+        outcomes += [
+            outcome(
+                r["check"],
+                "fail",
+                {"source": source, "target": to},
+                r["message"],
+                expected="avx512f",
+                actual="not there",
+            )
+            for r in reasons
+            if source != to
+        ]
+    outcomes.append(
+        outcome(
+            "mellanox.firmware",
+            "unknown",
+            {"host": names[2]},
+            "mstflint is not installed.",
+            remedy="dnf install mstflint",
+        )
+    )
     rows = [
         host(name, rows=facts(model="Haswell-noTSX-IBRS", microcode="0x49", phys="46", kernel="5.14.0-503.11.1.el9_5.x86_64", features="ss vmx pdcm") if name in old
              else facts(nfs="/var/lib/libvirt/images from nfs01:/export/vms, NFS 3, local locking") if name == odd

@@ -1,6 +1,5 @@
 """Against a real sshd on loopback, with real users, shells and keys."""
 
-import contextlib
 import getpass
 import os
 import shutil
@@ -9,7 +8,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,99 +17,12 @@ from audit.collect import collect
 from audit.evidence import Probe
 from audit.facts.base import Question
 from audit.inventory import Inventory
-from audit.transports import Answers, Asked, Connection, Secret
-from audit.transports.ssh import Ssh, SshError, known_keys, resolve
+from audit.transports import Connection
+from audit.transports.ssh import SshError, known_keys, resolve
+from tests.sshd import Server, run
 
 PASSWORD = "correct horse: battery 'staple'"
 HELLO = Probe("hello", "echo hello")
-
-
-@dataclass(frozen=True)
-class Server:
-    """A running sshd, and an ssh configuration that knows it as `kvm01`."""
-
-    folder: Path
-    port: int
-    process: subprocess.Popen[bytes]
-
-    @property
-    def config(self) -> Path:
-        return self.folder / "ssh_config"
-
-    def configured(self, name: str, text: str) -> Path:
-        """Another ssh configuration."""
-        path = self.folder / name
-        path.write_text(text)
-        return path
-
-    def ask(
-        self,
-        *probes: Probe | Asked,
-        to: Connection = Connection("kvm01"),  # noqa: B008  # frozen
-        seconds: float = 30,
-        secret: Secret | None = None,
-        config: Path | None = None,
-    ) -> Answers:
-        ssh = Ssh(secret, config or self.config)
-        try:
-            asked = [probe if isinstance(probe, Asked) else Asked(probe) for probe in probes]
-            return ssh.to(to).ask(asked, seconds, lambda: None)
-        finally:
-            ssh.close()
-
-
-def _run(*words: object, **options: object) -> str:
-    done = subprocess.run([str(word) for word in words], capture_output=True, text=True, check=True, **options)  # type: ignore[call-overload]
-    return str(done.stdout)
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Server]:
-    sshd = shutil.which("sshd", path=f"{os.environ['PATH']}:/usr/sbin")
-    if os.geteuid() or not sshd or not shutil.which("ssh-keygen"):
-        pytest.skip("needs root, sshd and ssh-keygen")
-    folder = Path(tempfile.mkdtemp(prefix="vpf-sshd-"))
-    folder.chmod(0o755)
-    for key in ("host_key", "user_key"):
-        _run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", folder / key)
-    _run("ssh-keygen", "-q", "-t", "rsa", "-b", "2048", "-N", "", "-f", folder / "rsa_host_key")
-    _run("ssh-keygen", "-q", "-t", "rsa", "-b", "2048", "-N", "open sesame", "-f", folder / "locked_key")
-    keys = "".join((folder / f"{key}.pub").read_text() for key in ("user_key", "locked_key"))
-    (folder / "authorized_keys").write_text(keys)
-    (folder / "banner").write_text("#### Authorised use only ####\nsh: 1: not found\n" * 20)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    (folder / "sshd_config").write_text(
-        f"Port {port}\nListenAddress 127.0.0.1\nHostKey {folder}/host_key\nHostKey {folder}/rsa_host_key\n"
-        f"PidFile none\nAuthorizedKeysFile {folder}/authorized_keys\nStrictModes no\nPermitRootLogin yes\n"
-        f"UsePAM no\nPasswordAuthentication yes\nKbdInteractiveAuthentication no\nBanner {folder}/banner\n"
-        "PrintMotd yes\nAllowTcpForwarding yes\nMaxStartups 100\n"
-    )
-    host_key = " ".join((folder / "host_key.pub").read_text().split()[:2])
-    (folder / "known_hosts").write_text(f"[127.0.0.1]:{port} {host_key}\n")
-    (folder / "ssh_config").write_text(
-        f"Host kvm01 jump\n  HostName 127.0.0.1\n  Port {port}\n  User root\nHost *\n  IdentityFile {folder}/user_key\n"
-        f"  UserKnownHostsFile {folder}/known_hosts\n  GlobalKnownHostsFile none\n"
-    )
-    Path("/run/sshd").mkdir(exist_ok=True)
-    process = subprocess.Popen([sshd, "-D", "-e", "-f", folder / "sshd_config"], stderr=subprocess.DEVNULL)
-    try:
-        _wait_for(port)
-        yield Server(folder, port, process)
-    finally:
-        process.terminate()
-        process.wait()
-        shutil.rmtree(folder)
-
-
-def _wait_for(port: int) -> None:
-    end = time.monotonic() + 10
-    while time.monotonic() < end:
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
-            return
-        time.sleep(0.05)
-    pytest.fail("sshd does not listen")
 
 
 @pytest.fixture(autouse=True)
@@ -126,9 +38,9 @@ def user() -> Iterator[Callable[..., str]]:
     def make(shell: str = "/bin/sh", **files: str) -> str:
         name = f"vpf{os.getpid()}x{len(made)}"
         home = Path(tempfile.mkdtemp(prefix="vpf-home-"))
-        _run("useradd", "--no-create-home", "--home-dir", home, "--shell", shell, name)
+        run("useradd", "--no-create-home", "--home-dir", home, "--shell", shell, name)
         made.append((name, home))
-        _run("chpasswd", input=f"{name}:{PASSWORD}\n")
+        run("chpasswd", input=f"{name}:{PASSWORD}\n")
         for file, text in files.items():
             (home / f".{file}").write_text(text)
         shutil.chown(home, name)
@@ -196,7 +108,7 @@ class TestLogin:
             while not path.exists() and time.monotonic() < end:
                 time.sleep(0.02)
             monkeypatch.setenv("SSH_AUTH_SOCK", str(path))
-            _run("ssh-add", server.folder / "user_key")
+            run("ssh-add", server.folder / "user_key")
             config = server.configured("agent_config", server.config.read_text().replace("user_key", "absent"))
             assert server.ask(HELLO, config=config).problem == ""
         finally:
@@ -241,7 +153,7 @@ class TestHostKey:
 
     def test_unknown(self, server: Server) -> None:
         answers = server.ask(HELLO, config=self._config(server, ""))
-        digest = _run("ssh-keygen", "-lf", server.folder / "host_key.pub").split()[1]
+        digest = run("ssh-keygen", "-lf", server.folder / "host_key.pub").split()[1]
         assert answers.problem.startswith(
             f"ssh: host key unknown: [127.0.0.1]:{server.port} shows ssh-ed25519 {digest}."
         )
@@ -261,7 +173,7 @@ class TestHostKey:
 
     def test_hashed(self, server: Server) -> None:
         config = self._config(server, (server.folder / "known_hosts").read_text())
-        _run("ssh-keygen", "-H", "-f", server.folder / "other_known_hosts")
+        run("ssh-keygen", "-H", "-f", server.folder / "other_known_hosts")
         assert "127.0.0.1" not in (server.folder / "other_known_hosts").read_text()
         assert server.ask(HELLO, config=config).problem == ""
 

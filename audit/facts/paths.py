@@ -99,7 +99,7 @@ one() {
     fi
     echo "= $end"
     [ "$end" = whole ] || return 0
-    $as timeout -s KILL 5 stat -f -c "fs %t %i" -- "$path"
+    $as timeout -s KILL 5 stat -f -c "fs %t %i" -- "${path:-/}"
     [ ! -b "$path" ] || {
         device=$(stat -L -c "0x%t 0x%T" -- "$path")
         identify "/sys/dev/block/$((${device% *})):$((${device#* }))" 0
@@ -252,7 +252,8 @@ def _state(lines: list[str], depth: int) -> PathState | str:
         return "the answer is not understood"
     components = tuple(Component(int(f[0], 16) & 0o7777, int(f[1]), int(f[2])) for f in stats)
     if end != "whole":
-        return PathState(False, len(stats) == depth - 1, components, None, 0, None, 0, None, 0, frozenset())
+        folder = len(stats) == depth - 1 and int(stats[-1][0], 16) >> 12 == 0x4
+        return PathState(False, folder, components, None, 0, None, 0, None, 0, frozenset())
     mode, _, _, size, device, inode = stats[-1]
     rest = [line.split() for line in lines[marks[0] + 1 :]]
     fs = next((fields for fields in rest if fields[:1] == ["fs"] and len(fields) == 3), None)

@@ -80,7 +80,8 @@ class TestHugePages:
 
 CAPABILITIES = """\
 <capabilities><host><topology><cells num='2'>
- <cell id='0'><memory unit='KiB'>1000</memory><distances><sibling id='0' value='10'/><sibling id='1' value='21'/></distances>
+ <cell id='0'><memory unit='KiB'>1000</memory>
+  <distances><sibling id='0' value='10'/><sibling id='1' value='21'/></distances>
   <cpus num='2'><cpu id='0' socket_id='0' core_id='0' siblings='0'/><cpu id='2'/></cpus></cell>
  <cell id='1'><memory unit='KiB'>2000</memory><cpus num='2'><cpu id='1'/><cpu id='3'/></cpus></cell>
 </cells></topology></host></capabilities>

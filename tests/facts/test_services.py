@@ -212,7 +212,8 @@ class TestQemuConf:
                     "services.qemu_conf": 'migration_host = "[2001:db8::1]"  # ours\nmigration_port_min=49152\n'
                     "migration_port_max = 49251\nmigrate_tls_force = 1\nlock_manager = 'lockd'\n"
                     'security_driver = [ "selinux", "apparmor" ]\nhugetlbfs_mount = "/dev/hugepages"\n'
-                    'shared_filesystems = [\n  "/srv/a",\n  "/srv/b",\n]\nuser = ""\ndynamic_ownership = 0\nunknown = """a\nb"""\n'
+                    'shared_filesystems = [\n  "/srv/a",\n  "/srv/b",\n]\nuser = ""\n'
+                    'dynamic_ownership = 0\nunknown = """a\nb"""\n'
                 }
             )
         )

@@ -1,0 +1,234 @@
+"""What guests' NICs connect to on a host: links, bridges, libvirt networks; and how fast the way out is."""
+
+import ipaddress
+import re
+from dataclasses import dataclass
+from typing import Any, ClassVar, Self
+
+from audit.evidence import Probe
+from audit.facts.base import HostFact, Said, Unavailable
+from audit.facts.virsh import answers, document, for_each
+from audit.text import visible
+
+LINKS = Probe("network.links", "ip -j -d link show", limit=16 * 1024 * 1024)
+ADDRESSES = Probe("network.addresses", "ip -j addr show", limit=16 * 1024 * 1024)
+ROUTES = Probe("network.default_route", "ip -j route show default")
+SPEEDS = Probe(
+    "network.speeds",
+    """\
+cd /sys/class/net || exit
+for name in *; do echo "$name $(cat "$name/speed" 2>/dev/null)"; done""",
+)
+NETWORKS_ACTIVE = Probe(
+    "network.libvirt_active",
+    "virsh -r -q -c qemu:///system 'net-list --uuid; echo autostart; net-list --all --autostart --uuid'",
+    seconds=40,
+)
+NETWORKS = Probe("network.libvirt", for_each("net-list --all --uuid", "net-dumpxml $u"), seconds=60)
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """One network device of the host."""
+
+    name: str
+    up: bool
+    """Administratively; a bridge without ports has no carrier and works nevertheless."""
+    mtu: int
+    kind: str | None
+    """bridge, openvswitch, bond, vlan, tun, …; None: hardware, or not said."""
+    master: str | None
+    """The bridge or bond that it is a port of."""
+    lower: str | None
+    """The device that it is on top of, as a VLAN."""
+
+
+@dataclass(frozen=True, slots=True)
+class Links(HostFact):
+    """The host's network devices."""
+
+    probes: ClassVar[tuple[Probe, ...]] = (LINKS,)
+    links: tuple[Link, ...]
+
+    def find(self, name: str) -> Link | None:
+        """The device of that name."""
+        return next((link for link in self.links if link.name == name), None)
+
+    @property
+    def bridges(self) -> frozenset[str]:
+        """Names of bridges, those that container engines and libvirt keep for themselves left out."""
+        own = re.compile(r"(virbr|docker|podman|br-[0-9a-f]{12}$|cni|lxcbr|lxdbr|incusbr|ovs-system)")
+        return frozenset(
+            link.name for link in self.links if link.kind in {"bridge", "openvswitch"} and not own.match(link.name)
+        )
+
+    def hardware(self, name: str) -> tuple[Link, ...]:
+        """The devices at the bottom of `name`: a bridge's or bond's ports, what a VLAN lies on."""
+        bottom: dict[str, Link] = {}
+        seen: set[str] = set()
+        todo = [name]
+        while todo:
+            current = todo.pop()
+            link = self.find(current)
+            if link is None or current in seen:
+                continue
+            seen.add(current)
+            below = [port.name for port in self.links if port.master == current]
+            if link.kind == "vlan" and link.lower:
+                below.append(link.lower)
+            todo.extend(below)
+            if not below and link.kind is None:
+                bottom[current] = link
+        return tuple(bottom.values())
+
+    @classmethod
+    def parse(cls, said: Said) -> Self:
+        """From `ip -j -d link`; objects without a name are filtered rows."""
+        links = [_link(entry) for entry in _objects(said, LINKS) if entry]
+        if not links:
+            raise Unavailable(LINKS, "no network devices")
+        return cls(tuple(sorted(links, key=lambda link: link.name)))
+
+
+def _objects(said: Said, probe: Probe) -> list[dict[str, Any]]:
+    value = said.json(probe)
+    if not isinstance(value, list) or not all(isinstance(entry, dict) for entry in value):
+        raise Unavailable(probe, "not a list of objects")
+    return value
+
+
+def _link(entry: dict[str, Any]) -> Link:
+    name, mtu, flags = entry.get("ifname"), entry.get("mtu"), entry.get("flags")
+    info = entry.get("linkinfo")
+    kind = info.get("info_kind") if isinstance(info, dict) else None
+    if not isinstance(name, str) or not isinstance(mtu, int) or not isinstance(flags, list):
+        raise Unavailable(LINKS, "a device without name, MTU or flags")
+    return Link(name, "UP" in flags, mtu, _text(kind), _text(entry.get("master")), _text(entry.get("link")))
+
+
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) else None
+
+
+@dataclass(frozen=True, slots=True)
+class Subnets(HostFact):
+    """The IP networks that each device has an address in, link-local ones left out."""
+
+    probes: ClassVar[tuple[Probe, ...]] = (ADDRESSES,)
+    subnets: tuple[tuple[str, frozenset[str]], ...]
+
+    def of(self, device: str) -> frozenset[str]:
+        """The networks of that device; empty: it has no address."""
+        return dict(self.subnets).get(device, frozenset())
+
+    @classmethod
+    def parse(cls, said: Said) -> Self:
+        """From `ip -j addr`."""
+        found: dict[str, set[str]] = {}
+        for entry in _objects(said, ADDRESSES):
+            name, addresses = entry.get("ifname"), entry.get("addr_info", [])
+            if not isinstance(name, str) or not isinstance(addresses, list):
+                continue
+            for address in addresses:
+                if not isinstance(address, dict) or not isinstance(address.get("local"), str):
+                    continue
+                network = ipaddress.ip_interface(f"{address['local']}/{address.get('prefixlen')}").network
+                if not network.is_link_local and not network.is_loopback:
+                    found.setdefault(name, set()).add(str(network))
+        return cls(tuple((name, frozenset(networks)) for name, networks in sorted(found.items())))
+
+
+@dataclass(frozen=True, slots=True)
+class WayOut(HostFact):
+    """The device of the default route, and how fast the hardware below it is."""
+
+    probes: ClassVar[tuple[Probe, ...]] = (ROUTES, LINKS, SPEEDS)
+    device: str
+    speed_mbps: int | None
+    """Of the fastest port; None: no device says, as virtual ones."""
+
+    @classmethod
+    def parse(cls, said: Said) -> Self:
+        """From the default route of the lowest metric; sysfs says -1, nothing, or the speed in Mbit/s."""
+        routes = [entry for entry in _objects(said, ROUTES) if isinstance(entry.get("dev"), str)]
+        if not routes:
+            raise Unavailable(ROUTES, "no default route")
+        metrics = [entry.get("metric", 0) for entry in routes]
+        if not all(isinstance(metric, int) for metric in metrics):
+            raise Unavailable(ROUTES, "a metric that is no number")
+        device = str(min(zip(metrics, range(len(routes)), routes, strict=True))[2]["dev"])
+        speeds: dict[str, int] = {}
+        for line in said.lines(SPEEDS):
+            name, _, speed = line.partition(" ")
+            if speed.strip().isdigit():
+                speeds[name] = int(speed)
+        ports = Links.parse(said).hardware(device)
+        return cls(device, max((speeds[port.name] for port in ports if port.name in speeds), default=None))
+
+
+@dataclass(frozen=True, slots=True)
+class LibvirtNetwork:
+    """One `virsh net-list` network."""
+
+    name: str
+    active: bool
+    autostart: bool
+    forward: str | None
+    """nat, route, bridge, passthrough, hostdev, …; None: isolated."""
+    bridge: str | None
+    devices: tuple[str, ...]
+    """Physical devices that it forwards to."""
+    portgroups: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class LibvirtNetworks(HostFact):
+    """Every libvirt network, active or not."""
+
+    probes: ClassVar[tuple[Probe, ...]] = (NETWORKS, NETWORKS_ACTIVE)
+    networks: tuple[LibvirtNetwork, ...]
+    unread: str = ""
+    """Why they could not be listed, or not all of them. Only guests that use them depend on it."""
+
+    def find(self, name: str) -> LibvirtNetwork | None:
+        """The network of that name. Raises `Unavailable` if it might be one that could not be read."""
+        found = next((network for network in self.networks if network.name == name), None)
+        if found is None and self.unread:
+            raise Unavailable(NETWORKS, self.unread)
+        return found
+
+    @classmethod
+    def parse(cls, said: Said) -> Self:
+        """From each network's XML and the lists of the active and the autostarted ones."""
+        try:
+            listed, mark, started = said.text(NETWORKS_ACTIVE).partition("autostart")
+            found = answers(said, NETWORKS)
+        except Unavailable as why:
+            return cls((), why.reason)
+        if not mark or b"error:" in said.evidence(NETWORKS_ACTIVE).stderr:
+            words = said.evidence(NETWORKS_ACTIVE).stderr.decode("utf-8", "replace")
+            return cls((), visible(words.strip(), 200) or "the list of active networks is missing")
+        active, autostart = frozenset(listed.split()), frozenset(started.split())
+        networks, unread = [], ""
+        for uuid, answer in found.items():
+            try:
+                root = document(NETWORKS, "network", uuid, answer)
+            except Unavailable as why:
+                unread = why.reason
+                continue
+            forward, bridge = root.find("forward"), root.find("bridge")
+            devices = [node.get("dev") for node in root.iterfind("forward/interface")]
+            networks.append(
+                LibvirtNetwork(
+                    name=root.findtext("name") or "",
+                    active=uuid in active,
+                    autostart=uuid in autostart,
+                    forward=None if forward is None else forward.get("mode", "nat"),
+                    bridge=None if bridge is None else bridge.get("name"),
+                    devices=tuple(device for device in devices if device),
+                    portgroups=frozenset(node.get("name", "") for node in root.iterfind("portgroup")),
+                )
+            )
+        if not active <= found.keys():
+            unread = unread or "networks came while they were being listed"
+        return cls(tuple(sorted(networks, key=lambda network: network.name)), unread)

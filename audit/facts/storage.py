@@ -1,0 +1,343 @@
+"""What a host's storage is: mounts, what makes a file on two hosts the same file, the hypervisor's user, SELinux."""
+
+import re
+from dataclasses import dataclass
+from typing import ClassVar, Literal, NamedTuple, Self
+
+from audit.evidence import Probe
+from audit.facts.base import HostFact, Said, Unavailable
+from audit.facts.paths import PathState
+from audit.facts.services import QemuConf
+from audit.text import visible
+
+MOUNTINFO = Probe("storage.mountinfo", "cat /proc/self/mountinfo")
+SELINUX = Probe(
+    "storage.selinux",
+    """\
+if [ -e /sys/fs/selinux/enforce ]; then echo "enforce $(cat /sys/fs/selinux/enforce)"; else echo absent; exit 0; fi
+for name in virt_use_nfs virt_use_samba virt_use_fusefs; do
+    getsebool "$name" 2>/dev/null || echo "$name $(cat "/sys/fs/selinux/booleans/$name")"
+done
+exit 0""",
+)
+USERS = Probe(
+    "storage.users",
+    """\
+for user in qemu libvirt-qemu root; do
+    if getent passwd "$user" >/dev/null; then echo "$user $(id "$user")"; fi
+done""",
+)
+
+_PSEUDO = frozenset(
+    [
+        "autofs",
+        "binfmt_misc",
+        "bpf",
+        "cgroup",
+        "cgroup2",
+        "configfs",
+        "debugfs",
+        "devpts",
+        "devtmpfs",
+        "efivarfs",
+        "fusectl",
+        "hugetlbfs",
+        "mqueue",
+        "nsfs",
+        "nfsd",
+        "proc",
+        "pstore",
+        "ramfs",
+        "rootfs",
+        "rpc_pipefs",
+        "securityfs",
+        "selinuxfs",
+        "squashfs",
+        "sysfs",
+        "tracefs",
+        "fuse.lxcfs",
+        "fuse.gvfsd-fuse",
+        "fuse.portal",
+    ]
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Nfs:
+    """An NFS mount's own."""
+
+    server: str
+    export: str
+    address: str | None
+    """What the server's name resolved to when it was mounted."""
+    version: str | None
+    """3, 4.0, 4.1, 4.2."""
+    locks: Literal["server", "local", "unknown"]
+    """Where POSIX locks are kept; `local`: other clients do not see them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Mount:
+    """One mounted file system."""
+
+    path: str
+    device: str
+    """major:minor"""
+    root: str
+    """Which folder of the file system is mounted."""
+    type: str
+    source: str
+    read_only: bool
+    options: frozenset[str]
+
+    def option(self, name: str) -> str | None:
+        """The value of `name=value`."""
+        return next((text.partition("=")[2] for text in self.options if text.startswith(f"{name}=")), None)
+
+    @property
+    def nfs(self) -> Nfs | None:
+        """What it is as an NFS mount; None: it is none."""
+        if self.type not in {"nfs", "nfs4"}:
+            return None
+        server, _, export = self.source.rpartition(":/")
+        version = self.option("vers")
+        local = self.option("local_lock")
+        locks: Literal["server", "local", "unknown"] = "unknown"
+        if "nolock" in self.options or local in {"all", "posix"}:
+            locks = "local"
+        elif self.type == "nfs4" or local in {"none", "flock"}:
+            locks = "server"
+        return Nfs(server.strip("[]").lower(), "/" + export.strip("/"), self.option("addr"), version, locks)
+
+
+@dataclass(frozen=True, slots=True)
+class Mounts(HostFact):
+    """The file systems that paths lead to; of several mounted on one path, the one on top."""
+
+    probes: ClassVar[tuple[Probe, ...]] = (MOUNTINFO,)
+    mounts: tuple[Mount, ...]
+
+    def of(self, state: PathState) -> Mount | None:
+        """The mount that a path's file system is; None where the device number tells nothing, as on btrfs."""
+        return next((mount for mount in self.mounts if mount.device == state.device), None)
+
+    @property
+    def shared(self) -> tuple[Mount, ...]:
+        """Those that other hosts may see too."""
+        return tuple(mount for mount in self.mounts if mount.type in SHARED_TYPES)
+
+    @classmethod
+    def parse(cls, said: Said) -> Self:
+        """From mountinfo(5)."""
+        mounts: dict[str, Mount] = {}
+        for line in said.lines(MOUNTINFO):
+            head, dash, tail = line.partition(" - ")
+            fields, rest = head.split(" "), tail.split(" ")
+            if not dash or len(fields) < 6 or len(rest) < 2 or not re.fullmatch(r"\d+:\d+", fields[2]):
+                raise Unavailable(MOUNTINFO, f"not understood: {visible(line, 120)}")
+            path = _plain(fields[4])
+            options = frozenset((rest[2] if len(rest) > 2 else "").split(","))
+            read_only = "ro" in fields[5].split(",") or "ro" in options
+            mounts[path] = Mount(path, fields[2], _plain(fields[3]), rest[0], _plain(rest[1]), read_only, options)
+        if not mounts:
+            raise Unavailable(MOUNTINFO, "no mounts")
+        return cls(tuple(mounts[path] for path in sorted(mounts) if mounts[path].type not in _PSEUDO))
+
+
+def _plain(text: str) -> str:
+    """Without mountinfo's octal escapes of blanks and backslashes."""
+    return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), text)
+
+
+# What libvirt takes for shared, by statfs(2)'s type (virfile.c virFileIsSharedFSType).
+_NFS = 0x6969
+_FUSE = 0x65735546
+_SHARED_MAGIC = {
+    _NFS: "NFS",
+    0x01161970: "GFS2",
+    0x7461636F: "OCFS2",
+    0x5346414F: "AFS",
+    0x517B: "SMB",
+    0xFF534D42: "CIFS",
+    0xFE534D42: "SMB2",
+    0x00C36400: "CephFS",
+    0x47504653: "GPFS",
+    0x61636673: "ACFS",
+    0x19830326: "BeeGFS",
+}
+_SHARED_FUSE = {"fuse.glusterfs": "GlusterFS", "fuse.quobyte": "Quobyte"}
+_CLUSTER = frozenset({"GFS2", "OCFS2", "CephFS", "GlusterFS"})
+SHARED_TYPES = frozenset(
+    {"nfs", "nfs4", "gfs2", "ocfs2", "afs", "cifs", "smb3", "ceph", "gpfs", "acfs", "beegfs", *_SHARED_FUSE}
+)
+_LOCAL_NAMES = {
+    0xEF53: "ext4",
+    0x58465342: "xfs",
+    0x9123683E: "btrfs",
+    0x01021994: "tmpfs",
+    0x794C7630: "overlay",
+    0x2FC12FC1: "zfs",
+    _FUSE: "FUSE",
+}
+
+
+class Place(NamedTuple):
+    """Where a path lies on one host."""
+
+    state: PathState
+    mount: Mount | None
+
+    @property
+    def shared(self) -> str | None:
+        """The name of the shared file system that it lies on; None: libvirt takes it for local."""
+        if self.state.magic == _FUSE and self.mount is not None:
+            return _SHARED_FUSE.get(self.mount.type)
+        return _SHARED_MAGIC.get(self.state.magic or 0)
+
+    @property
+    def cluster(self) -> bool:
+        """On a file system that keeps caches coherent between hosts."""
+        return self.shared in _CLUSTER
+
+    @property
+    def fs(self) -> str:
+        """The file system's name, for people."""
+        if self.mount is not None:
+            return self.mount.type
+        return self.shared or _LOCAL_NAMES.get(self.state.magic or 0, f"type {self.state.magic or 0:#x}")
+
+    @property
+    def words(self) -> str:
+        """The file system and where it comes from, for people."""
+        if self.mount is None:
+            return f"on {self.fs}"
+        return f"on {self.fs} ({self.mount.source} at {self.mount.path})"
+
+
+def same_file(here: Place, there: Place) -> bool | None:
+    """Whether a file of the same path on two hosts is one file; None: neither proved.
+
+    NFS gives every client the server's inode numbers, and so do cluster file systems.
+    """
+    ours, theirs = here.state, there.state
+    if here.mount and there.mount and here.mount.nfs and there.mount.nfs:
+        a, b = here.mount.nfs, there.mount.nfs
+        same_server = a.server == b.server or (a.address is not None and a.address == b.address)
+        same_export = a.export == b.export and here.mount.root == there.mount.root
+        if ours.inode != theirs.inode:
+            return None if same_server and same_export else False
+        return True if same_export or same_server else None
+    if here.shared is None or here.shared != there.shared:
+        return None
+    if ours.inode == theirs.inode and (ours.fsid == theirs.fsid or here.shared not in {"GFS2", "OCFS2"}):
+        return True
+    named = here.mount and there.mount and here.mount.source == there.mount.source
+    return True if named and here.shared not in {"GFS2", "OCFS2"} else None
+
+
+@dataclass(frozen=True, slots=True)
+class SharedFilesystems(HostFact):
+    """What qemu.conf declares shared, whatever the file system's type."""
+
+    probes: ClassVar[tuple[Probe, ...]] = QemuConf.probes
+    folders: tuple[str, ...]
+    unread: str = ""
+    """Why qemu.conf could not be read; matters only for what is not shared by its type."""
+
+    def declare(self, path: str) -> bool:
+        """Whether `path` lies below one of them. Raises `Unavailable` if qemu.conf was not readable."""
+        if self.unread:
+            raise Unavailable(self.probes[0], self.unread)
+        return any(path == folder or path.startswith(folder.rstrip("/") + "/") for folder in self.folders)
+
+    @classmethod
+    def parse(cls, said: Said) -> Self:
+        """From qemu.conf."""
+        try:
+            return cls(QemuConf.parse(said).shared_filesystems)
+        except Unavailable as why:
+            return cls((), why.reason)
+
+
+@dataclass(frozen=True, slots=True)
+class Selinux(HostFact):
+    """SELinux, as far as guests' storage is concerned."""
+
+    probes: ClassVar[tuple[Probe, ...]] = (SELINUX,)
+    enforcing: bool
+    booleans: tuple[tuple[str, bool], ...]
+
+    def allows(self, boolean: str) -> bool:
+        """Whether the boolean is on. Raises `Unavailable` if it could not be read."""
+        for name, value in self.booleans:
+            if name == boolean:
+                return value
+        raise Unavailable(SELINUX, f"{boolean} could not be read")
+
+    @classmethod
+    def parse(cls, said: Said) -> Self:
+        """From selinuxfs and `getsebool`: `virt_use_nfs --> on`."""
+        first, *lines = said.lines(SELINUX)
+        if first.strip() == "absent":
+            return cls(False, ())
+        match = re.fullmatch(r"enforce ([01])", first.strip())
+        if not match:
+            raise Unavailable(SELINUX, f"not understood: {visible(first, 80)}")
+        return cls(match[1] == "1", read_booleans(lines))
+
+
+def read_booleans(lines: list[str]) -> tuple[tuple[str, bool], ...]:
+    """`NAME --> on` (getsebool) and `NAME 1 1` (selinuxfs: current, pending); what is neither is left out."""
+    found = {}
+    for line in lines:
+        match = re.fullmatch(r"(\w+)(?: --> (on|off)| ([01]) [01])\s*", line)
+        if match:
+            found[match[1]] = match[2] == "on" or match[3] == "1"
+    return tuple(sorted(found.items()))
+
+
+class User(NamedTuple):
+    """An account."""
+
+    name: str
+    uid: int
+    gid: int
+    groups: frozenset[int]
+
+
+@dataclass(frozen=True, slots=True)
+class HypervisorUser(HostFact):
+    """The user that QEMU runs as."""
+
+    probes: ClassVar[tuple[Probe, ...]] = (USERS, *QemuConf.probes)
+    user: User
+    configured: bool
+    """False: the distribution's default, because qemu.conf does not say or could not be read."""
+
+    @classmethod
+    def parse(cls, said: Said) -> Self:
+        """The account that qemu.conf names, else `qemu` (Red Hat, SUSE), else `libvirt-qemu` (Debian)."""
+        accounts = {user.name: user for user in map(_user, said.lines(USERS))}
+        try:
+            name = QemuConf.parse(said).user
+        except Unavailable:
+            name = None
+        if name is not None:
+            name = name.lstrip("+")
+            known = next((user for user in accounts.values() if name in {user.name, str(user.uid)}), None)
+            if known is None:
+                raise Unavailable(USERS, f"qemu.conf names the user {visible(name, 40)}, who was not looked up")
+            return cls(known, True)
+        for default in ("qemu", "libvirt-qemu"):
+            if default in accounts:
+                return cls(accounts[default], False)
+        raise Unavailable(USERS, "neither qemu nor libvirt-qemu is an account here")
+
+
+def _user(line: str) -> User:
+    """`qemu uid=107(qemu) gid=107(qemu) groups=107(qemu),36(kvm)`."""
+    match = re.fullmatch(r"(\S+) uid=(\d+)\S* gid=(\d+)\S* groups=(\S.*)", line)
+    if not match:
+        raise Unavailable(USERS, f"not understood: {visible(line, 120)}")
+    groups = frozenset(int(number) for number in re.findall(r"(?:^|,)(\d+)", match[4]))
+    return User(match[1], int(match[2]), int(match[3]), groups)
