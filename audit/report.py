@@ -68,33 +68,35 @@ def write_tables(results: Results, folder: Path) -> list[Path]:
 
 
 def write_baselines(results: Results, folder: Path) -> list[Path]:
-    """Write each cluster's `<cpu>`, exactly as computed, and the migratable one where that differs."""
+    """Write each `<cpu>` exactly as computed, and the migratable one where that differs."""
     folder.mkdir(parents=True, exist_ok=True)
-    names = baseline_files(results)
     written = []
-    for baseline in results["baselines"]:
+    for baseline, names in zip(results["baselines"], baseline_files(results), strict=True):
         texts = (baseline["cpu_xml"], baseline["migratable_cpu_xml"])
-        for name, xml in zip(names[baseline["cluster"]], texts, strict=True):
+        for name, xml in zip(names, texts, strict=True):
             if xml is not None:
                 written.append(_write(folder / name, f"{xml}\n".encode()))
     return written
 
 
-def baseline_files(results: Results) -> dict[str, tuple[str, str]]:
-    """Per cluster the file names of its baseline, plain and migratable.
+def baseline_files(results: Results) -> list[tuple[str, str]]:
+    """The file names of each baseline, plain and migratable: by cluster, and by vendor where a cluster has several.
 
     A cluster's name may be anything; what is no plain file name, or is taken already, gets a digest of the name.
     """
+    clusters = [baseline["cluster"] for baseline in results["baselines"]]
     taken: set[str] = set()
-    names = {}
-    for cluster in sorted(baseline["cluster"] for baseline in results["baselines"]):
-        stem = re.sub(r"[^A-Za-z0-9._-]+", "_", cluster)[:80]
+    names = []
+    for number, baseline in enumerate(results["baselines"]):
+        several = clusters.count(baseline["cluster"]) > 1
+        wanted = f"{baseline['cluster']}-{baseline['vendor'] or number}" if several else baseline["cluster"]
+        stem = re.sub(r"[^A-Za-z0-9._-]+", "_", wanted)[:80] or "_"
         pair = _file_names(stem)
-        if stem != cluster or taken & {name.lower() for name in pair}:
-            digest = hashlib.sha256(cluster.encode(errors="surrogatepass")).hexdigest()[:8]
+        if stem != wanted or taken & {name.lower() for name in pair}:
+            digest = hashlib.sha256(f"{number} {wanted}".encode(errors="surrogatepass")).hexdigest()[:8]
             pair = _file_names(f"{stem}-{digest}")
         taken |= {name.lower() for name in pair}
-        names[cluster] = pair
+        names.append(pair)
     return names
 
 

@@ -48,10 +48,10 @@ FIRST_PAGE_LINES = 33  # for the verdict's sentence, blocking reasons, condition
 FIRST_PAGE_WIDTH = 80  # characters a line there, in the widest font we expect; the verdict and the table have fewer
 
 
-def build(results: Results, *, rendered: str, digest: str, files: dict[str, tuple[str, str]], paper: bool) -> View:
+def build(results: Results, *, rendered: str, digest: str, files: list[tuple[str, str]], paper: bool) -> View:
     """The view model of `results`; for `paper`, long lists of names are cut.
 
-    `files`: per cluster the names of its baseline files, plain and migratable.
+    `files`: per baseline the names of its files, plain and migratable.
     """
     run = results["run"]
     fails = [o for o in results["outcomes"] if o["status"] == "fail"]
@@ -71,7 +71,7 @@ def build(results: Results, *, rendered: str, digest: str, files: dict[str, tupl
         hosts=tuple(host_section(cluster, hosts) for cluster, hosts in by_cluster(results["hosts"])),
         pairs=tuple(pair_section(cluster, pairs, context) for cluster, pairs in by_cluster(results["pairs"])),
         guests=guest_groups(results, context),
-        baselines=tuple(_baseline(b, files[b["cluster"]]) for b in results["baselines"]),
+        baselines=tuple(_baseline(b, names) for b, names in zip(results["baselines"], files, strict=True)),
         findings=groups.of(fails),
         gaps=tuple(_gaps([o for o in results["outcomes"] if o["status"] == "unknown"], groups.checks, context)),
         errors=groups.of([o for o in results["outcomes"] if o["status"] == "error"]),

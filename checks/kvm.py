@@ -13,6 +13,7 @@ from audit.facts.machines import MachineTypes
     severity=Severity.HIGH,
     reference="virt-host-validate qemu",
     remedy="virt-host-validate qemu",
+    plain_guest=True,
 )
 def virtualization_usable(machines: MachineTypes, kvm: Kvm, processor: Processor) -> Iterator[Finding]:
     """libvirt offers KVM on this host.

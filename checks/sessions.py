@@ -2,12 +2,12 @@
 
 from collections.abc import Iterator
 
-from audit.check import Finding, Severity, Stage, check
+from audit.check import Finding, Severity, Source, Stage, check
 from audit.facts.sessions import Sessions
 
 
 @check(severity=Severity.MEDIUM, stage=Stage.ALLOWED, reference="RHEL 9 §12.3", offline=True)
-def no_session_guests(sessions: Sessions) -> Iterator[Finding]:
+def no_session_guests(sessions: Source[Sessions]) -> Iterator[Finding]:
     """No guest runs on a session connection.
 
     Users can run guests of their own (`qemu:///session`), which the system's libvirt does not see and this report

@@ -93,6 +93,8 @@ def os_path_stated(source: Source[OsRelease], target: Target[OsRelease]) -> Iter
 
     Silence is no objection; what is only recollected here should be looked up in the vendor's pages.
     """
+    if source.id == target.id and not stated_majors(source):
+        raise NotApplicable("the vendor states nothing about any release, which is said of each host")
     path = support_path(source, target)
     if path.status in ("best effort", "no statement") or (path.status == "supported" and not path.certain):
         yield Finding("a stated, confirmed path", f"{_route(source, target)}: {path.words}", path.note)

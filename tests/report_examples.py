@@ -54,77 +54,131 @@ CHECKS: dict[str, tuple[str, str, str, str, str, str, str]] = {
         "The target can give the CPU that a host-model guest of the source runs with.",
         "A host-model guest takes every feature of the host it was started on. A target that lacks one of them refuses "
         "the guest before the first page is copied.",
-        "pair", "high", "migration", "RHEL 9 §12.4",
+        "pair",
+        "high",
+        "migration",
+        "RHEL 9 §12.4",
         "Give the guests the baseline of section 6, then stop and start them.",
     ),
     "cpu.guest_fits": (
         "The target can give every CPU feature the guest runs with.",
         "Features are fixed when the guest starts. libvirt compares them on the target and refuses the guest if one is missing.",
-        "placement", "high", "migration", "RHEL 9 §12.4", "Give the guest the baseline of section 6, then stop and start it.",
+        "placement",
+        "high",
+        "migration",
+        "RHEL 9 §12.4",
+        "Give the guest the baseline of section 6, then stop and start it.",
     ),
     "disks.local_media": (
         "Every CD-ROM and floppy image is reachable on the target.",
         "A forgotten installation image is the most common reason why a drain stops half-way.",
-        "placement", "high", "migration", "RHEL 9 §12.6", "Eject the image, or put it on the shared storage.",
+        "placement",
+        "high",
+        "migration",
+        "RHEL 9 §12.6",
+        "Eject the image, or put it on the shared storage.",
     ),
     "machine.type_known": (
         "The target offers the guest’s machine type.",
         "A running guest keeps its versioned machine type; a QEMU that does not know it refuses the guest.",
-        "placement", "high", "migration", "RHEL 9 §12.10", "Upgrade QEMU on the target.",
+        "placement",
+        "high",
+        "migration",
+        "RHEL 9 §12.10",
+        "Upgrade QEMU on the target.",
     ),
     "kernel.same_release": (
         "Source and target run the same kernel release.",
         "Differences are usually harmless; they explain CPU features that come and go with a kernel.",
-        "pair", "low", "nothing", "RHEL 9 §12.3", "",
+        "pair",
+        "low",
+        "nothing",
+        "RHEL 9 §12.3",
+        "",
     ),
     "network.bridge_present": (
-        "Every bridge of the guest exists on the target.", "QEMU cannot connect the guest’s NIC otherwise.",
-        "placement", "high", "migration", "RHEL 9 §12.6", "",
+        "Every bridge of the guest exists on the target.",
+        "QEMU cannot connect the guest’s NIC otherwise.",
+        "placement",
+        "high",
+        "migration",
+        "RHEL 9 §12.6",
+        "",
     ),
     "memory.huge_pages_free": (
         "The target has enough free huge pages of the size that the guest asks for.",
         "They cannot be taken from ordinary memory once that is fragmented.",
-        "placement", "medium", "nothing", "libvirt 11.3 qemuProcessStart", "",
+        "placement",
+        "medium",
+        "nothing",
+        "libvirt 11.3 qemuProcessStart",
+        "",
     ),
     "storage.nfs_locking": (
         "NFS mounts that hold disk images do not use NFS file locking.",
         "Locks are held by the source’s client; the target cannot take them over.",
-        "host", "medium", "nothing", "RHEL 9 §12.5", "",
+        "host",
+        "medium",
+        "nothing",
+        "RHEL 9 §12.5",
+        "",
     ),
     "mellanox.firmware": (
         "The firmware of each ConnectX-7 is at least the version that migration of its VFs needs.",
         "Older firmware cannot save the state of a virtual function.",
-        "host", "high", "migration", "RHEL 9 §12.8", "Update the firmware.",
+        "host",
+        "high",
+        "migration",
+        "RHEL 9 §12.8",
+        "Update the firmware.",
     ),
-}  # fmt: skip
+}
 
 
 def check(check_id: str, **counts: int) -> CheckResult:
     title, why, scope, severity, blocks, reference, remedy = CHECKS[check_id]
     return {
-        "id": check_id, "title": title, "why": why, "scope": scope, "severity": severity, "blocks": blocks,
-        "reference": reference, "remedy": remedy,
+        "id": check_id,
+        "title": title,
+        "why": why,
+        "scope": scope,
+        "severity": severity,
+        "blocks": blocks,
+        "reference": reference,
+        "remedy": remedy,
         "counts": {"pass": 0, "fail": 0, "skip": 0, "unknown": 0, "error": 0, **counts},
         "skipped": {"no Mellanox device": counts["skip"]} if counts.get("skip") else {},
-    }  # fmt: skip
+    }
 
 
 def outcome(check_id: str, status: str, subject: dict[str, str], message: str, **more: Any) -> Outcome:
     host = subject.get("target") or subject.get("host") or "kvm01"
     made: dict[str, Any] = {
-        "check": check_id, "status": status, "subject": subject, "severity": CHECKS[check_id][3],
-        "blocks": CHECKS[check_id][4], "message": message, "expected": "", "actual": "",
+        "check": check_id,
+        "status": status,
+        "subject": subject,
+        "severity": CHECKS[check_id][3],
+        "blocks": CHECKS[check_id][4],
+        "message": message,
+        "expected": "",
+        "actual": "",
         "evidence": [{"host": host, "probe": "cpu.capabilities", "sha256": "9f86d081884c7d65" * 4}],
-        "remedy": "", "waiver": None, **more,
-    }  # fmt: skip
+        "remedy": "",
+        "waiver": None,
+        **more,
+    }
     return made  # type: ignore[return-value]
 
 
 def host(name: str, cluster: str = "prod", *, rows: list[Row] | None = None, problem: str = "") -> HostResult:
     return {
-        "name": name, "cluster": cluster, "reached": not problem, "problem": problem,
-        "privilege": "" if problem else "sudo", "rows": [] if problem else (rows or facts()),
-    }  # fmt: skip
+        "name": name,
+        "cluster": cluster,
+        "reached": not problem,
+        "problem": problem,
+        "privilege": "" if problem else "sudo",
+        "rows": [] if problem else (rows or facts()),
+    }
 
 
 def facts(**changed: str | None) -> list[Row]:
@@ -167,10 +221,16 @@ def guest(
     name: str, on: str, targets: list[TargetResult], *, cluster: str = "prod", active: bool = True
 ) -> GuestResult:
     return {
-        "name": name, "uuid": f"00000000-0000-4000-8000-{abs(hash_of(name)):012d}", "host": on, "cluster": cluster,
-        "state": "running" if active else "shut off", "active": active, "memory_kib": 16 * 1024**2, "vcpus": 4,
+        "name": name,
+        "uuid": f"00000000-0000-4000-8000-{abs(hash_of(name)):012d}",
+        "host": on,
+        "cluster": cluster,
+        "state": "running" if active else "shut off",
+        "active": active,
+        "memory_kib": 16 * 1024**2,
+        "vcpus": 4,
         "targets": targets,
-    }  # fmt: skip
+    }
 
 
 def hash_of(name: str) -> int:
@@ -187,14 +247,22 @@ def reason(check_id: str, message: str, status: str = "fail") -> Reason:
 
 def baseline(cluster: str = "prod", hosts: tuple[str, ...] = ("kvm01", "kvm02", "kvm03"), **more: Any) -> Baseline:
     made: dict[str, Any] = {
-        "cluster": cluster, "hosts": list(hosts), "missing": {}, "virttype": "kvm", "cpu_xml": CPU_XML,
+        "cluster": cluster,
+        "hosts": list(hosts),
+        "missing": {},
+        "virttype": "kvm",
+        "cpu_xml": CPU_XML,
         "migratable_cpu_xml": "\n".join(
             line for line in CPU_XML.splitlines() if "invtsc" not in line and "xsaves" not in line
         ),
-        "model": "Cascadelake-Server", "vendor": "Intel", "problem": "",
-        "engine": "the CPU map of libvirt 10.0.0 on kvm01", "removed_by": {},
-        "cross_check": "libvirt 9.0.0 on this machine prints the same", **more,
-    }  # fmt: skip
+        "model": "Cascadelake-Server",
+        "vendor": "Intel",
+        "problem": "",
+        "engine": "the CPU map of libvirt 10.0.0 on kvm01",
+        "removed_by": {},
+        "cross_check": "libvirt 9.0.0 on this machine prints the same",
+        **more,
+    }
     return made  # type: ignore[return-value]
 
 
@@ -202,18 +270,35 @@ def results(word: Verdict, sentence: str, **parts: Any) -> Results:
     made: dict[str, Any] = {
         "format": FORMAT,
         "run": {
-            "id": "20270302T0911Z-7c1e", "tool": "virt-preflight 0.1.0", "started": "2027-03-02T09:11:04Z",
-            "finished": "2027-03-02T09:11:31Z", "valid_until": "2027-03-09T09:11:31Z",
-            "change": {"ticket": "CHG0042", "window": "2027-03-07 22:00 to 02:00 UTC", "requester": "Storage operations"},
-            "policy": {"transport": "tls", "mellanox_min_firmware": "28.36.1010", "validity_days": 7}, "drain": [],
+            "id": "20270302T0911Z-7c1e",
+            "tool": "virt-preflight 0.1.0",
+            "started": "2027-03-02T09:11:04Z",
+            "finished": "2027-03-02T09:11:31Z",
+            "valid_until": "2027-03-09T09:11:31Z",
+            "change": {
+                "ticket": "CHG0042",
+                "window": "2027-03-07 22:00 to 02:00 UTC",
+                "requester": "Storage operations",
+            },
+            "policy": {"transport": "tls", "mellanox_min_firmware": "28.36.1010", "validity_days": 7},
+            "drain": [],
             "bundle_sha256": "2c26b46b68ffc68ff99b453c1d30413413422d706483bfa0f98a5e886266e7ae",
         },
         "verdict": {
-            "word": word, "sentence": sentence, "blocking": parts.pop("blocking", []),
-            "conditions": parts.pop("conditions", []), "guests": counts(parts.get("guests", [])),
+            "word": word,
+            "sentence": sentence,
+            "blocking": parts.pop("blocking", []),
+            "conditions": parts.pop("conditions", []),
+            "guests": counts(parts.get("guests", [])),
         },
-        "hosts": [], "checks": [], "outcomes": [], "pairs": [], "guests": [], "baselines": [], **parts,
-    }  # fmt: skip
+        "hosts": [],
+        "checks": [],
+        "outcomes": [],
+        "pairs": [],
+        "guests": [],
+        "baselines": [],
+        **parts,
+    }
     return made  # type: ignore[return-value]
 
 
@@ -269,8 +354,9 @@ def no_go(hosts: int = 12, guests: int = 60) -> Results:
             verdicts[source, to] = ("no", [cpu, kernel])
         elif to == odd:
             verdicts[source, to] = (
-                "conditions", [reason("storage.nfs_locking", "/var/lib/libvirt/images is mounted without nolock.")],
-            )  # fmt: skip
+                "conditions",
+                [reason("storage.nfs_locking", "/var/lib/libvirt/images is mounted without nolock.")],
+            )
     made, outcomes = [], []
     for number in range(guests):
         name, on = f"{['web', 'db', 'app', 'cache', 'ci'][number % 5]}-{number:02}", names[number % hosts]
@@ -297,9 +383,16 @@ def no_go(hosts: int = 12, guests: int = 60) -> Results:
                     remedy = f"virsh change-media {name} sda --eject --live --config" if r is iso else ""
                     expected = "a path on the shared storage" if r is iso else "what the guest has"
                     outcomes.append(
-                        outcome(r["check"], r["status"], subject, r["message"], remedy=remedy,
-                                expected=expected if r["status"] == "fail" else "", actual="not there" if r["status"] == "fail" else "")
-                    )  # fmt: skip
+                        outcome(
+                            r["check"],
+                            r["status"],
+                            subject,
+                            r["message"],
+                            remedy=remedy,
+                            expected=expected if r["status"] == "fail" else "",
+                            actual="not there" if r["status"] == "fail" else "",
+                        )
+                    )
         made.append(guest(name, on, targets, active=number % 29 != 28))
     for (source, to), (_, reasons) in verdicts.items():
         outcomes += [
@@ -324,11 +417,22 @@ def no_go(hosts: int = 12, guests: int = 60) -> Results:
         )
     )
     rows = [
-        host(name, rows=facts(model="Haswell-noTSX-IBRS", microcode="0x49", phys="46", kernel="5.14.0-503.11.1.el9_5.x86_64", features="ss vmx pdcm") if name in old
-             else facts(nfs="/var/lib/libvirt/images from nfs01:/export/vms, NFS 3, local locking") if name == odd
-             else facts(microcode=None if name == names[2] else f"0x50036{number:02x}"))
+        host(
+            name,
+            rows=facts(
+                model="Haswell-noTSX-IBRS",
+                microcode="0x49",
+                phys="46",
+                kernel="5.14.0-503.11.1.el9_5.x86_64",
+                features="ss vmx pdcm",
+            )
+            if name in old
+            else facts(nfs="/var/lib/libvirt/images from nfs01:/export/vms, NFS 3, local locking")
+            if name == odd
+            else facts(microcode=None if name == names[2] else f"0x50036{number:02x}"),
+        )
         for number, name in enumerate(names)
-    ]  # fmt: skip
+    ]
     stuck = [g["name"] for g in made if g["active"] and all(t["verdict"] == "no" for t in g["targets"])]
     return results(
         "NO-GO",
@@ -342,8 +446,15 @@ def no_go(hosts: int = 12, guests: int = 60) -> Results:
         outcomes=outcomes,
         pairs=pairs(names, verdicts=verdicts),
         guests=made,
-        baselines=[baseline(hosts=tuple(names), model="Haswell-noTSX-IBRS", removed_by={f: sorted(old) for f in ("avx512f", "avx512dq", "avx512_vnni", "pku", "clwb")} | {"hle": [names[0]], "rtm": [names[0]]})],
-    )  # fmt: skip
+        baselines=[
+            baseline(
+                hosts=tuple(names),
+                model="Haswell-noTSX-IBRS",
+                removed_by={f: sorted(old) for f in ("avx512f", "avx512dq", "avx512_vnni", "pku", "clwb")}
+                | {"hle": [names[0]], "rtm": [names[0]]},
+            )
+        ],
+    )
 
 
 def cannot_say() -> Results:
@@ -361,18 +472,34 @@ def cannot_say() -> Results:
         blocking=[f"kvm03 was not read: {why}."],
         conditions=["web01 has one possible target only."],
         hosts=[host("kvm01"), host("kvm02", rows=facts(microcode=None, pages=None)), host("kvm03", problem=why)],
-        checks=[check("cpu.guest_fits", **{"pass": 1, "unknown": 2}), check("cpu.host_model_fits", **{"pass": 2, "unknown": 4})],
+        checks=[
+            check("cpu.guest_fits", **{"pass": 1, "unknown": 2}),
+            check("cpu.host_model_fits", **{"pass": 2, "unknown": 4}),
+        ],
         outcomes=[
-            outcome("cpu.host_model_fits", "unknown", {"source": s, "target": t}, unknown["message"], remedy="ssh root@kvm03 virsh domcapabilities",
-                    evidence=[{"host": "kvm03", "probe": "cpu.domcapabilities", "sha256": None}]) for s, t in verdicts if s != t
-        ] + [outcome("kernel.same_release", "error", {"source": "kvm01", "target": "kvm02"}, "ValueError: not a version: ''")],
+            outcome(
+                "cpu.host_model_fits",
+                "unknown",
+                {"source": s, "target": t},
+                unknown["message"],
+                remedy="ssh root@kvm03 virsh domcapabilities",
+                evidence=[{"host": "kvm03", "probe": "cpu.domcapabilities", "sha256": None}],
+            )
+            for s, t in verdicts
+            if s != t
+        ]
+        + [
+            outcome(
+                "kernel.same_release", "error", {"source": "kvm01", "target": "kvm02"}, "ValueError: not a version: ''"
+            )
+        ],
         pairs=pairs(["kvm01", "kvm02", "kvm03"], verdicts=verdicts),
         guests=[
             guest("web01", "kvm01", [target("kvm02"), target("kvm03", "unknown", cut_off)]),
             guest("db01", "kvm01", [target("kvm02", "no", iso), target("kvm03", "unknown", iso, cut_off)]),
         ],
         baselines=[baseline(hosts=("kvm01", "kvm02"), missing={"kvm03": why}, migratable_cpu_xml=None, cross_check="")],
-    )  # fmt: skip
+    )
 
 
 def conditions() -> Results:
@@ -382,21 +509,49 @@ def conditions() -> Results:
     return results(
         "GO WITH CONDITIONS",
         "Both running guests have a target, but only one each.",
-        conditions=["db01 needs 12 more huge pages of 1 GiB on node-b.example.org.", "Each guest has one possible target only."],
+        conditions=[
+            "db01 needs 12 more huge pages of 1 GiB on node-b.example.org.",
+            "Each guest has one possible target only.",
+        ],
         hosts=[host(name) for name in names],
         checks=[check("memory.huge_pages_free", **{"pass": 1, "fail": 1})],
-        outcomes=[outcome("memory.huge_pages_free", "fail", {"guest": "db01", "host": names[0], "target": names[1]}, "", expected="16 free", actual="4 free",
-                          remedy="echo 16 > /sys/kernel/mm/hugepages/hugepages-1048576kB/nr_hugepages")],
+        outcomes=[
+            outcome(
+                "memory.huge_pages_free",
+                "fail",
+                {"guest": "db01", "host": names[0], "target": names[1]},
+                "",
+                expected="16 free",
+                actual="4 free",
+                remedy="echo 16 > /sys/kernel/mm/hugepages/hugepages-1048576kB/nr_hugepages",
+            )
+        ],
         pairs=pairs(names),
-        guests=[guest("db01", names[0], [target(names[1], "conditions", full)]), guest("web01", names[1], [target(names[0])])],
+        guests=[
+            guest("db01", names[0], [target(names[1], "conditions", full)]),
+            guest("web01", names[1], [target(names[0])]),
+        ],
         baselines=[baseline(hosts=tuple(names), migratable_cpu_xml=None)],
-    )  # fmt: skip
+    )
 
 
 def empty() -> Results:
     """One host, no guests, nothing judged."""
-    return results("CANNOT SAY", "One host alone: there is nowhere to go.", hosts=[host("kvm01")],
-                   baselines=[baseline(hosts=("kvm01",), cpu_xml=None, migratable_cpu_xml=None, model=None, vendor=None, problem="no CPU in the evidence")])  # fmt: skip
+    return results(
+        "CANNOT SAY",
+        "One host alone: there is nowhere to go.",
+        hosts=[host("kvm01")],
+        baselines=[
+            baseline(
+                hosts=("kvm01",),
+                cpu_xml=None,
+                migratable_cpu_xml=None,
+                model=None,
+                vendor=None,
+                problem="no CPU in the evidence",
+            )
+        ],
+    )
 
 
 def hostile() -> Results:
@@ -408,16 +563,31 @@ def hostile() -> Results:
         f"{long} has no target.",
         blocking=[f"{long} has no target."] * 3,
         conditions=[HOSTILE],
-        hosts=[host("kvm01", HOSTILE, rows=facts(kernel=long)), host("kvm02", HOSTILE, rows=facts(os=HOSTILE)), host("kvm03", HOSTILE, problem=long)],
+        hosts=[
+            host("kvm01", HOSTILE, rows=facts(kernel=long)),
+            host("kvm02", HOSTILE, rows=facts(os=HOSTILE)),
+            host("kvm03", HOSTILE, problem=long),
+        ],
         checks=[check("disks.local_media", fail=1)],
         outcomes=[
-            outcome("disks.local_media", "fail", {"guest": long, "host": "kvm01", "target": "kvm02"}, long, expected=HOSTILE, actual=long, remedy=f"virsh change-media '{HOSTILE}' sda --eject"),
+            outcome(
+                "disks.local_media",
+                "fail",
+                {"guest": long, "host": "kvm01", "target": "kvm02"},
+                long,
+                expected=HOSTILE,
+                actual=long,
+                remedy=f"virsh change-media '{HOSTILE}' sda --eject",
+            ),
             outcome("disks.local_media", "unknown", {"guest": HOSTILE, "host": "kvm01"}, HOSTILE, remedy=long),
         ],
         pairs=pairs(["kvm01", "kvm02"], HOSTILE, {("kvm01", "kvm02"): ("no", [attack])}),
-        guests=[guest(long, "kvm01", [target("kvm02", "no", attack)], cluster=HOSTILE), guest("=cmd|'/C calc'!A0", "kvm02", [target("kvm01")], cluster=HOSTILE)],
+        guests=[
+            guest(long, "kvm01", [target("kvm02", "no", attack)], cluster=HOSTILE),
+            guest("=cmd|'/C calc'!A0", "kvm02", [target("kvm01")], cluster=HOSTILE),
+        ],
         baselines=[baseline("../../etc/cron.d/x", missing={"kvm03": long}), baseline("prod")],
-    )  # fmt: skip
+    )
     made["run"]["change"] = {"ticket": HOSTILE, "window": long, "requester": "", long: HOSTILE}
     made["run"]["drain"] = ["kvm01", long]
     return made

@@ -225,6 +225,8 @@ class HostDevice:
     driver: str | None
     teaming: str | None
     mdev_model: str | None
+    dropped_when_missing: bool = False
+    """A USB device that a target may do without (`startupPolicy`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -291,7 +293,14 @@ def _host_device(node: etree._Element) -> HostDevice:
         address = f"{vendor}:{product}" if vendor else None
     elif not kind:
         raise ValueError("hostdev without a type")
-    return HostDevice(kind, address, _get(node, "driver", "model"), _get(node, "teaming", "type"), node.get("model"))
+    return HostDevice(
+        type=kind,
+        address=address,
+        driver=_get(node, "driver", "model"),
+        teaming=_get(node, "teaming", "type"),
+        mdev_model=node.get("model"),
+        dropped_when_missing=_get(node, "source", "startupPolicy") in {"optional", "requisite"},
+    )
 
 
 def _graphics(root: etree._Element, inactive: etree._Element | None) -> tuple[tuple[str, str | None], ...]:

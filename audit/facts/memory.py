@@ -168,7 +168,7 @@ def _cells_of_capabilities(said: Said) -> list[Cell]:
         raise Unavailable(CAPABILITIES, "libvirt tells no NUMA cells")
     found = []
     for cell in cells:
-        memory = cell.find("memory")
+        memory = cell.find("memory")  # libvirt leaves it out for a node without memory
         size = 0 if memory is None or memory.text is None else int(memory.text)
         if memory is not None and memory.get("unit", "KiB") != "KiB":
             raise ValueError(f"memory in {memory.get('unit')}")

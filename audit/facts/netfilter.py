@@ -5,8 +5,9 @@ does not match, or may match, and the walk through the chains collects every ver
 that are not understood *may* match. What comes out is one of: certainly accepted, certainly refused (and by which
 rule), or both are possible (and on what it depends).
 
-Assumed of the packet: the first of its connection (conntrack state new, SYN set), on a plausible path (reverse path
-filters let it pass), addressed to this very host, and below any rate limit. Programs in BPF (XDP, tc) are not seen.
+Assumed of the packet: the first of its connection (conntrack state new, SYN set), from an unprivileged port, on a
+plausible path (reverse path filters let it pass), addressed to this very host, and below any rate limit.
+Programs in BPF (XDP, tc) are not seen.
 """
 
 import ipaddress
@@ -68,6 +69,12 @@ def _number(known: int | None, values: tuple[Any, ...]) -> bool | None:
     return None if known is None else any(v.low <= known <= v.high for v in values)
 
 
+def _source_port(values: tuple[Any, ...]) -> bool | None:
+    if any(v.low <= 1024 and v.high == 65535 for v in values):
+        return True
+    return False if all(v.high < 1024 for v in values) else None
+
+
 def _ip(known: str | None, family: Family, values: tuple[Any, ...]) -> bool | None:
     same = [v for v in values if v.version == family]
     if known is None:
@@ -97,7 +104,7 @@ def _any(packet: Packet, values: tuple[Any, ...], layer: str) -> bool | None:
 
 _TESTS: Mapping[str, Callable[[Packet, tuple[Any, ...], str], bool | None]] = {
     "port": lambda p, v, _: _number(p.port, v),
-    "source port": lambda _p, v, _l: True if Interval(0, 0, 65535) in v else None,
+    "source port": lambda _p, v, _l: _source_port(v),
     "source": lambda p, v, _: _ip(p.source, p.family, v),
     "destination": lambda p, v, _: _ip(p.destination, p.family, v),
     "interface": lambda p, v, layer: _interface(p.interface, v, layer),
@@ -150,7 +157,7 @@ class Answer(NamedTuple):
 
     state: Literal["open", "closed", "unknown"]
     rules: tuple[str, ...] = ()
-    """Which rules refuse it, or may."""
+    """Which rules refuse it; where it is not known: between which it is open."""
 
 
 _HOOKS = {"ingress", "prerouting", "input"}
@@ -168,11 +175,12 @@ def judge(tables: Iterable[Table], packet: Packet) -> Answer:
             if falls:
                 verdicts |= {(_POLICY[chain.policy], f"policy {chain.policy} of chain {chain.name}")}
             kinds = {verdict for verdict, _ in verdicts}
-            refusing = sorted(text for verdict, text in verdicts if verdict != "accept")
+            texts = sorted(text for _, text in verdicts)
             if kinds == {"drop"}:
-                return Answer("closed", tuple(refusing[:3]))
-            doubtful.update(refusing)
-    return Answer("unknown", tuple(sorted(doubtful)[:3])) if doubtful else Answer("open")
+                return Answer("closed", tuple(texts[:3]))
+            if kinds != {"accept"}:
+                doubtful.update(texts)
+    return Answer("unknown", tuple(sorted(doubtful)[:4])) if doubtful else Answer("open")
 
 
 _POLICY: dict[str, Verdict] = {"accept": "accept", "drop": "drop"}
@@ -344,6 +352,9 @@ class _NftRule:
     def _match(self, value: dict[str, Any]) -> Iterator[Test]:
         left, op, right = value["left"], value.get("op", "=="), value["right"]
         yield from self._implied(left)
+        if (flags := _flags_of(left)) is not None:
+            yield _nft_flags(flags, op, right)
+            return
         if op not in {"==", "!=", "in"}:
             yield self._ordered(left, op, right)
             return
@@ -456,6 +467,36 @@ def _by_word(kind: str, words: set[str]) -> Test:
         return Test("state", tuple(sorted(words)))
     true: set[str] = {"status": set(), "direction": {"original"}, "delivery": {"local", "unicast", "host"}}[kind]
     return _TRUE if words & true else NEVER
+
+
+def _flags_of(left: Any) -> set[str] | None:
+    """The mask of a look at the TCP flags, empty for none; None: it looks at something else."""
+    match left:
+        case {"payload": {"protocol": "tcp", "field": "flags"}}:
+            return set()
+        case {"&": [{"payload": {"protocol": "tcp", "field": "flags"}}, mask]}:
+            return _flag_names(mask)
+    return None
+
+
+def _flag_names(value: Any) -> set[str]:
+    if isinstance(value, dict) and "|" in value:
+        value = value["|"]
+    return {str(item) for item in (value if isinstance(value, list) else [value])} - {"0"}
+
+
+def _nft_flags(mask: set[str], op: str, right: Any) -> Test:
+    """The first packet of a connection has SYN set, and none of the other flags but perhaps those of ECN."""
+    wanted = _flag_names(right)
+    if not wanted | mask <= {"fin", "syn", "rst", "psh", "ack", "urg"} or (op in {"==", "!="} and not mask):
+        return UNKNOWN
+    hits = {
+        "==": {"syn"} & mask == wanted,
+        "!=": {"syn"} & mask != wanted,
+        "in": "syn" in wanted,
+        "!": "syn" not in wanted,
+    }
+    return UNKNOWN if op not in hits else _TRUE if hits[op] else NEVER
 
 
 def _nft_interval(kind: str, element: Any) -> Interval:

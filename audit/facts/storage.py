@@ -29,36 +29,11 @@ done""",
 )
 
 _PSEUDO = frozenset(
-    [
-        "autofs",
-        "binfmt_misc",
-        "bpf",
-        "cgroup",
-        "cgroup2",
-        "configfs",
-        "debugfs",
-        "devpts",
-        "devtmpfs",
-        "efivarfs",
-        "fusectl",
-        "hugetlbfs",
-        "mqueue",
-        "nsfs",
-        "nfsd",
-        "proc",
-        "pstore",
-        "ramfs",
-        "rootfs",
-        "rpc_pipefs",
-        "securityfs",
-        "selinuxfs",
-        "squashfs",
-        "sysfs",
-        "tracefs",
-        "fuse.lxcfs",
-        "fuse.gvfsd-fuse",
-        "fuse.portal",
-    ]
+    {
+        *("autofs", "binfmt_misc", "bpf", "cgroup", "cgroup2", "configfs", "debugfs", "devpts", "devtmpfs", "efivarfs"),
+        *("fusectl", "hugetlbfs", "mqueue", "nsfs", "nfsd", "proc", "pstore", "ramfs", "rootfs", "rpc_pipefs", "sysfs"),
+        *("securityfs", "selinuxfs", "squashfs", "tracefs", "fuse.lxcfs", "fuse.gvfsd-fuse", "fuse.portal"),
+    }
 )
 
 

@@ -1,8 +1,11 @@
 """CPU generations, and what the kernel, libvirt and QEMU say of them."""
 
+import re
 from functools import cache
+from hashlib import sha256
 
-from audit.cpu import CpuDefinition, CpuMap, CpuSignature, decode
+from audit.cpu import CpuDefinition, CpuMap, CpuSignature, MapModel, decode
+from audit.cpu.cpumap import MapFeature
 from scripts.sample_data.description import Answer, Host, Processor, Software
 
 _VMX = """
@@ -262,3 +265,65 @@ def _named_model(name: str, features: frozenset[str], software: Software) -> str
         return line
     listed = "".join(f"        <feature name='{feature}'/>\n" for feature in blockers)
     return f"{line}      <blockers model='{name}'>\n{listed}      </blockers>\n"
+
+
+# libvirt's CPU map on the host: the models above and every feature that this libvirt knows ------------------------
+
+
+@cache
+def cpu_map_files(software: Software) -> dict[str, str]:
+    """The folder's files, by name."""
+    unknown = set(software.unknown_features.split())
+    cpu_map = CpuMap.carried()
+    features = "".join(_map_feature(f) for f in cpu_map.features if f.name not in unknown)
+    wanted = [model for model in cpu_map.models if model.name in models(software)]
+    files = {
+        "x86_vendors.xml": "".join(f"  <vendor name='{n}' string='{string}'/>\n" for n, string in cpu_map.vendors),
+        "x86_features.xml": features,
+        **{f"x86_{model.name}.xml": _map_model(model, unknown) for model in wanted},
+    }
+    includes = "".join(f"    <include filename='{name}'/>\n" for name in files)
+    files = {name: f"<cpus>\n{text}</cpus>\n" for name, text in files.items()}
+    return {"index.xml": f"<cpus>\n  <arch name='x86'>\n{includes}  </arch>\n</cpus>\n", **dict(sorted(files.items()))}
+
+
+def _map_feature(feature: MapFeature) -> str:
+    bit = feature.bit
+    place = f"eax_in='{bit.leaf:#010x}'" if bit.source == "cpuid" else f"index='{bit.leaf:#x}'"
+    if bit.source == "cpuid" and bit.subleaf:
+        place += f" ecx_in='{bit.subleaf:#04x}'"
+    local = "" if feature.migratable else " migratable='no'"
+    return (
+        f"  <feature name='{feature.name}'{local}>\n"
+        f"    <{bit.source} {place} {bit.register}='{1 << bit.number:#010x}'/>\n  </feature>\n"
+    )
+
+
+def _map_model(model: MapModel, unknown: set[str]) -> str:
+    decode_host, decode_guest = ("on" if able else "off" for able in (model.decode_host, model.decode_guest))
+    lines = [f"<decode host='{decode_host}' guest='{decode_guest}'/>"]
+    for made_for in model.signatures:
+        steppings = ",".join(map(str, sorted(made_for.steppings)))
+        only = f" stepping='{steppings}'" if steppings else ""
+        lines.append(f"<signature family='{made_for.family}' model='{made_for.model}'{only}/>")
+    if model.vendor:
+        lines.append(f"<vendor name='{model.vendor}'/>")
+    for names, how in ((model.features, ""), (model.added, " added='yes'"), (model.removed, " removed='yes'")):
+        lines += [f"<feature name='{name}'{how}/>" for name in sorted(names) if name not in unknown]
+    return f"  <model name='{model.name}'>\n" + "".join(f"    {line}\n" for line in lines) + "  </model>\n"
+
+
+def cpu_map(host: Host) -> Answer:
+    """The map's digest, and the names in it."""
+    files = cpu_map_files(host.software)
+    digest = sha256("".join(text for _, text in sorted(files.items())).encode()).hexdigest()
+    features = re.findall(r"<feature name='([^']*)'", files["x86_features.xml"])
+    lines = [f"sha256 {digest}", *(f"feature {name}" for name in features)]
+    lines += [f"model {name}" for name in sorted(models(host.software))]
+    return Answer("\n".join(lines) + "\n")
+
+
+def cpu_map_content(host: Host) -> Answer:
+    """The map's files one after the other."""
+    files = sorted(cpu_map_files(host.software).items(), key=lambda entry: (entry[0] != "index.xml", entry[0]))
+    return Answer("".join(f"== {name}\n{text}\n" for name, text in files))

@@ -21,6 +21,10 @@ def dport(right, op="=="):
     return {"match": {"op": op, "left": {"payload": {"protocol": "tcp", "field": "dport"}}, "right": right}}
 
 
+def sport(right):
+    return {"match": {"op": "==", "left": {"payload": {"protocol": "tcp", "field": "sport"}}, "right": right}}
+
+
 def saddr(right, op="==", protocol="ip"):
     return {"match": {"op": op, "left": {"payload": {"protocol": protocol, "field": "saddr"}}, "right": right}}
 
@@ -183,11 +187,49 @@ def test_what_is_not_understood_is_never_an_answer():
     mark = {"match": {"op": "==", "left": {"meta": {"key": "mark"}}, "right": 7}}
     tables = ruleset((mark, DROP), policy="accept")
     assert answer(tables, v4(22)) == "unknown"
-    assert "mark" in judge(tables, v4(22)).rules[0]
+    assert "mark" in "".join(judge(tables, v4(22)).rules)
     assert answer(ruleset((mark, DROP), policy="drop"), v4(22)) == "closed"  # either way
     assert answer(ruleset((dport(22), {"queue": {"num": 0}}), policy="accept"), v4(22)) == "unknown"
     assert answer(ruleset((dport(22), {"queue": {"num": 0}}), policy="accept"), v4(23)) == "open"
     assert answer(ruleset(({"something new": 1},), policy="accept"), v4(23)) == "unknown"
+
+
+def flags(op, right, mask=("fin", "syn", "rst", "ack")):
+    left = {"payload": {"protocol": "tcp", "field": "flags"}}
+    return {"match": {"op": op, "left": {"&": [left, list(mask)]} if mask else left, "right": right}}
+
+
+@pytest.mark.parametrize(
+    ("test", "expected"),
+    [
+        (flags("==", "syn"), "closed"),
+        (flags("!=", "syn"), "open"),
+        (flags("==", ["fin", "syn"], ("fin", "syn")), "open"),
+        (flags("==", {"|": ["fin", "syn"]}, ("fin", "syn")), "open"),
+        (flags("==", 0), "open"),
+        (flags("!", ["fin", "syn", "rst"], ()), "open"),
+        (flags("in", "syn", ()), "closed"),
+        (flags("!=", "syn", ()), "unknown"),
+        (flags("==", "ecn", ("ecn",)), "unknown"),
+        (
+            {
+                "match": {
+                    "op": "==",
+                    "left": {"payload": {"protocol": "tcp", "field": "sport"}},
+                    "right": {"range": [1, 1023]},
+                }
+            },
+            "open",
+        ),
+        (
+            {"match": {"op": "==", "left": {"payload": {"protocol": "tcp", "field": "sport"}}, "right": 40000}},
+            "unknown",
+        ),
+        ({"match": {"op": "!=", "left": {"meta": {"key": "pkttype"}}, "right": "host"}}, "open"),
+    ],
+)
+def test_dropped_for_flags_and_the_like(test, expected):
+    assert answer(ruleset((test, DROP), policy="accept"), v4(22)) == expected
 
 
 def test_rate_limits_are_not_reached():

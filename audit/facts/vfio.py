@@ -1,0 +1,61 @@
+"""PCI devices that a VFIO driver holds ready for guests."""
+
+import re
+from dataclasses import dataclass
+from typing import ClassVar, Self
+
+from audit.evidence import Probe
+from audit.facts.base import HostFact, Said, Unavailable
+from audit.text import visible
+
+VFIO = Probe(
+    "vfio.bound",
+    """\
+cd /sys/bus/pci/drivers 2>/dev/null || { echo absent; exit 0; }
+for driver in *vfio*; do
+    for device in "$driver"/*:*:*; do [ ! -e "$device" ] || echo "$driver ${device##*/}"; done
+done
+exit 0""",
+)
+
+# Kernel drivers that can hand a device's state to a migration; plain vfio-pci and nvgrace-gpu-vfio-pci cannot.
+_MIGRATE = frozenset({"mlx5_vfio_pci", "hisi_acc_vfio_pci", "pds_vfio_pci", "qat_vfio_pci", "virtio_vfio_pci"})
+
+
+def migrates(driver: str) -> bool:
+    """Whether that VFIO driver is one that lets devices migrate."""
+    return driver.replace("-", "_") in _MIGRATE
+
+
+@dataclass(frozen=True, slots=True)
+class VfioDevices(HostFact):
+    """Which VFIO driver each such device is bound to."""
+
+    probes: ClassVar[tuple[Probe, ...]] = (VFIO,)
+    bound: tuple[tuple[str, str], ...]
+    """Address 0000:00:00.0 and driver."""
+    unread: str = ""
+    """Why it could not be looked up. Only guests with such devices depend on it."""
+
+    def driver(self, address: str | None) -> str | None:
+        """The VFIO driver of the device at that address; None: none. Raises `Unavailable`."""
+        if self.unread:
+            raise Unavailable(VFIO, self.unread)
+        return dict(self.bound).get(address or "")
+
+    @classmethod
+    def parse(cls, said: Said) -> Self:
+        """One line a device: `DRIVER ADDRESS`; `absent` where the host has no PCI bus."""
+        try:
+            lines = said.lines(VFIO)
+        except Unavailable as why:
+            return cls((), why.reason)
+        if lines == ["absent"]:
+            return cls(())
+        bound = []
+        for line in lines:
+            driver, _, address = line.partition(" ")
+            if not re.fullmatch(r"[0-9a-f]{4,8}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]", address):
+                raise Unavailable(VFIO, f"not understood: {visible(line, 120)}")
+            bound.append((address, driver))
+        return cls(tuple(sorted(bound)))

@@ -1,0 +1,495 @@
+"""What in a guest's own configuration or state keeps it where it is."""
+
+import shlex
+from collections.abc import Iterator
+
+from audit.check import (
+    Blocks,
+    Cluster,
+    Finding,
+    NotApplicable,
+    Severity,
+    Stage,
+    Target,
+    Unavailable,
+    check,
+)
+from audit.facts.guest import (
+    GuestBlockJobs,
+    GuestDevices,
+    GuestDisks,
+    GuestIdentity,
+    GuestJob,
+    GuestMemory,
+    GuestNics,
+    GuestSnapshots,
+    GuestState,
+    HostGuestNames,
+)
+from audit.facts.mellanox import MellanoxDevices
+from audit.facts.names import OwnAddresses, is_loopback
+from audit.facts.versions import Libvirt, Version
+from audit.facts.vfio import VfioDevices, migrates
+
+QEMU_DECIDES = Version(8, 6, 0)
+"""Since then libvirt asks QEMU what prevents a migration, instead of refusing every passed-through device."""
+VIRTIOFS_MAY = Version(10, 6, 0)
+
+
+@check(
+    severity=Severity.HIGH,
+    blocks=Blocks.MIGRATION,
+    stage=Stage.ALLOWED,
+    reference="libvirt 11.3 qemuMigrationSrcIsAllowed",
+    offline=True,
+)
+def no_snapshots(snapshots: GuestSnapshots, guest: GuestIdentity) -> Iterator[Finding]:
+    """The guest has no snapshots.
+
+    libvirt does not carry snapshot metadata to another host and refuses to move a guest that has any, even shut off.
+    """
+    if snapshots.snapshots:
+        yield Finding(
+            expected="no snapshots",
+            actual=f"at least {snapshots.snapshots}",
+            because=f"cannot migrate domain with {snapshots.snapshots} snapshots",
+            remedy=f"virsh snapshot-list {shlex.quote(guest.name)}; "
+            f"virsh snapshot-delete {shlex.quote(guest.name)} --current  # repeat, or add --metadata to keep the data",
+        )
+
+
+@check(
+    severity=Severity.HIGH,
+    blocks=Blocks.MIGRATION,
+    stage=Stage.ALLOWED,
+    reference="libvirt 11.3 qemuMigrationSrcIsAllowed",
+)
+def no_block_job(jobs: GuestBlockJobs, guest: GuestIdentity) -> Iterator[Finding]:
+    """No copy, commit or backup of the guest's disks is running.
+
+    Its state cannot be handed to the target's QEMU. libvirt refuses until the job has ended.
+    """
+    for disk, words in jobs.jobs:
+        name, target = shlex.quote(guest.name), shlex.quote(disk)
+        yield Finding(
+            expected="no block job",
+            actual=f"{disk}: {words}",
+            because="domain has active block job",
+            remedy=f"virsh blockjob {name} {target} --info  # wait for it, or end it: virsh blockjob {name} {target} --abort",
+        )
+    jobs.complete()
+
+
+@check(
+    severity=Severity.HIGH,
+    blocks=Blocks.MIGRATION,
+    stage=Stage.ALLOWED,
+    reference="libvirt 11.3 qemuDomainObjBeginAsyncJob",
+)
+def no_job(job: GuestJob, guest: GuestIdentity) -> Iterator[Finding]:
+    """No backup, migration, save or dump of the guest is under way.
+
+    A guest can have one such job at a time; a migration has to wait for it.
+    """
+    if job.job != "none":
+        yield Finding(
+            expected="no job",
+            actual=job.job,
+            because="libvirt runs one job of a guest at a time",
+            remedy=f"virsh domjobinfo {shlex.quote(guest.name)}",
+        )
+
+
+@check(
+    severity=Severity.HIGH,
+    blocks=Blocks.MIGRATION,
+    stage=Stage.ALLOWED,
+    reference="RHEL 9 §12.3; libvirt 11.3 qemuMigrationSrcIsAllowedHostdev",
+    remedy="virsh detach-device GUEST DEVICE.xml --live before the migration, and attach one of the target's after it",
+)
+def no_passthrough(
+    devices: GuestDevices, nics: GuestNics, libvirt: Libvirt, bound: VfioDevices, mellanox: MellanoxDevices
+) -> Iterator[Finding]:
+    """The guest holds no device of the host that cannot migrate.
+
+    The state of passed-through hardware stays behind, unless the kernel driver that holds the device can hand it over
+    (for Mellanox virtual functions see the checks of that domain). A NIC of `<teaming type='transient'>` is unplugged
+    by libvirt for the migration.
+    """
+    held = [
+        (f"{device.type} device", device.address, device.driver, device.teaming, device.type)
+        for device in devices.hostdevs
+    ]
+    held += [("NIC", nic.pci_address, nic.driver, nic.teaming, "pci") for nic in nics.nics if nic.type == "hostdev"]
+    unknown: list[Unavailable] = []
+    for what, address, asked, teaming, kind in held:
+        if kind == "usb" or teaming == "transient":
+            continue
+        try:
+            because = _why_not_movable(kind, address, asked, libvirt, bound, mellanox)
+        except Unavailable as why:
+            unknown.append(why)
+            continue
+        if because:
+            yield Finding(expected="no such device", actual=f"{what} {address or ''}".strip(), because=because)
+    for why in unknown:
+        raise why
+
+
+def _why_not_movable(
+    kind: str, address: str | None, asked: str | None, libvirt: Libvirt, bound: VfioDevices, mellanox: MellanoxDevices
+) -> str:
+    """Why the held device cannot go; "" if it can, or is judged elsewhere. Raises `Unavailable`."""
+    if kind == "capabilities":
+        return "a host device handed to a container does not move"
+    if libvirt.daemon < QEMU_DECIDES:
+        return f"libvirt {libvirt.daemon} refuses every passed-through device but USB"
+    if kind != "pci":
+        raise Unavailable(bound.probes[0], f"whether this {kind} device can migrate is known to its driver only")
+    if address is not None and mellanox.vf(address) is not None:
+        return ""
+    driver = bound.driver(address) or asked
+    if driver is not None and migrates(driver):
+        return ""
+    return f"{driver or 'vfio-pci'} cannot hand over the device's state: VFIO migration is not supported in kernel"
+
+
+@check(
+    severity=Severity.HIGH,
+    blocks=Blocks.MIGRATION,
+    stage=Stage.PREPARE,
+    reference="RHEL 9 §12.3",
+    remedy="virsh detach-device GUEST USB.xml --live",
+)
+def no_usb_passthrough(devices: GuestDevices) -> Iterator[Finding]:
+    """The guest holds no USB device of the host.
+
+    libvirt would let it go, and then look for that very device on the target.
+    """
+    for device in devices.hostdevs:
+        if device.type == "usb" and not device.dropped_when_missing:
+            yield Finding(
+                expected="no USB device of the host",
+                actual=f"USB device {device.address or ''}".strip(),
+                because="plugged into this host, it is not found on another one",
+            )
+
+
+@check(
+    severity=Severity.HIGH,
+    blocks=Blocks.MIGRATION,
+    stage=Stage.ALLOWED,
+    reference="libvirt 11.3 qemuMigrationSrcIsAllowed",
+    remedy="Unmount it in the guest and detach it: virsh detach-device GUEST FILESYSTEM.xml --live",
+)
+def no_virtiofs(devices: GuestDevices, libvirt: Libvirt) -> Iterator[Finding]:
+    """No virtiofs file system keeps the guest here.
+
+    Up to libvirt 10.5 every virtiofs device prevents migration; later ones leave it to the daemon that serves it.
+    """
+    shares = [external for driver, external in devices.filesystems if driver == "virtiofs"]
+    if not shares:
+        return
+    if libvirt.daemon < VIRTIOFS_MAY:
+        yield Finding(
+            expected="no virtiofs, or libvirt 10.6 and newer",
+            actual=f"{len(shares)} virtiofs, libvirt {libvirt.daemon}",
+            because="migration with virtiofs device is not supported",
+        )
+    elif not all(shares):
+        raise Unavailable(libvirt.probes[0], "whether libvirt's virtiofsd here can migrate is not known")
+
+
+@check(
+    severity=Severity.MEDIUM,
+    stage=Stage.ALLOWED,
+    reference="QEMU hw/9pfs",
+    remedy="In the guest: umount the 9p file system, before the migration",
+)
+def filesystem_9p(devices: GuestDevices) -> Iterator[Finding]:
+    """No 9p file system is mounted by the guest.
+
+    QEMU refuses to migrate while the guest has a 9p share mounted, and allows it while it has not. Which is the case
+    cannot be seen from the host. The folder must exist on the target as well.
+    """
+    shares = sum(1 for driver, _ in devices.filesystems if driver in {"path", "handle", "loop", "nbd"})
+    if shares:
+        yield Finding(
+            expected="no 9p file system, or not mounted in the guest",
+            actual=f"{shares} 9p file systems, perhaps mounted",
+            because="Migration is disabled when VirtFS export path is mounted in the guest",
+        )
+
+
+@check(
+    severity=Severity.HIGH,
+    blocks=Blocks.MIGRATION,
+    stage=Stage.ALLOWED,
+    reference="libvirt 11.3 qemuMigrationSrcIsAllowed",
+    remedy="virsh edit GUEST: <shmem role='master'>, at the next start; or detach the device",
+)
+def shmem_role(devices: GuestDevices) -> Iterator[Finding]:
+    """Shared memory devices have the role of the master.
+
+    Only a master takes its content along; a peer (the default) would find other content on the target.
+    """
+    for name, model, role in devices.shmems:
+        if role != "master" or model == "ivshmem":
+            yield Finding(
+                expected="role='master', and not the old model ivshmem",
+                actual=f"shmem {name}: {model}, {role}",
+                because=f"shmem device '{name}' cannot be migrated, only shmem with role='master' can be migrated",
+            )
+
+
+@check(
+    severity=Severity.HIGH,
+    blocks=Blocks.MIGRATION,
+    stage=Stage.ALLOWED,
+    reference="libvirt 11.3 qemuMigrationSrcIsAllowed",
+)
+def no_transient_disk(disks: GuestDisks) -> Iterator[Finding]:
+    """No disk is transient.
+
+    What the guest wrote to a `<transient/>` disk is thrown away when it stops, and lies in a file of this host.
+    """
+    for disk in disks.disks:
+        if disk.transient:
+            yield Finding(
+                expected="no <transient/>",
+                actual=f"{disk.target} is transient",
+                because="migration with transient disk is not supported",
+            )
+
+
+@check(
+    severity=Severity.HIGH,
+    blocks=Blocks.MIGRATION,
+    stage=Stage.ALLOWED,
+    reference="libvirt 11.3 qemuMigrationSrcIsSafe",
+    remedy="virsh detach-disk GUEST TARGET --live, or put the data on shared storage",
+)
+def nvme_disk(disks: GuestDisks) -> Iterator[Finding]:
+    """No disk is an NVMe device of the host.
+
+    QEMU drives the controller itself; nobody else can reach the data.
+    """
+    for disk in disks.disks:
+        if disk.type == "nvme":
+            yield Finding(
+                expected="no disk of type nvme",
+                actual=f"{disk.target}: NVMe at {disk.source}",
+                because="Migration without shared storage is unsafe",
+            )
+
+
+@check(
+    severity=Severity.HIGH,
+    blocks=Blocks.MIGRATION,
+    stage=Stage.ALLOWED,
+    reference="libvirt 11.3 qemuMigrationSrcIsAllowed",
+)
+def dimm_addresses(memory: GuestMemory) -> Iterator[Finding]:
+    """Every memory module knows its slot and base address.
+
+    A target that placed them elsewhere would give the guest other memory than it has.
+    """
+    if memory.dimms_without_address:
+        yield Finding(
+            expected="<address type='dimm'> at every memory module",
+            actual="a module without",
+            because="domain's dimm info lacks slot ID or base address",
+        )
+
+
+@check(
+    severity=Severity.HIGH,
+    blocks=Blocks.MIGRATION,
+    stage=Stage.ALLOWED,
+    reference="QEMU hw/tpm",
+    remedy="virsh edit GUEST: use <backend type='emulator'>, at the next start; keys sealed by the chip are lost",
+)
+def no_tpm_passthrough(devices: GuestDevices) -> Iterator[Finding]:
+    """The guest does not use the host's TPM chip.
+
+    What the chip keeps cannot leave it. An emulated TPM's state travels along.
+    """
+    if devices.tpm == "passthrough":
+        yield Finding(
+            expected="an emulated TPM, or none",
+            actual="the host's TPM",
+            because="QEMU: a passed-through TPM prevents migration",
+        )
+
+
+@check(
+    severity=Severity.LOW,
+    stage=Stage.PREPARE,
+    reference="libvirt 11.3 qemu_tpm.c",
+    remedy="On the target: install swtpm and swtpm-tools, not older than here",
+)
+def tpm_emulated(devices: GuestDevices) -> Iterator[Finding]:
+    """The guest has no TPM whose emulator the target must have too.
+
+    Its state travels along, but the target needs swtpm in a version that understands it.
+    """
+    if devices.tpm in {"emulator", "external"}:
+        yield Finding(expected="no TPM, or swtpm on both hosts", actual=f"TPM of type {devices.tpm}")
+
+
+@check(
+    severity=Severity.HIGH,
+    blocks=Blocks.MIGRATION,
+    stage=Stage.ALLOWED,
+    reference="QEMU: SEV and TDX guests have a migration blocker",
+)
+def no_launch_security(devices: GuestDevices) -> Iterator[Finding]:
+    """The guest's memory is not encrypted by the processor.
+
+    A host cannot read the memory of an SEV or TDX guest, and so cannot send it.
+    """
+    if devices.launch_security not in {None, "s390-pv"}:
+        yield Finding(
+            expected="no <launchSecurity>",
+            actual=str(devices.launch_security),
+            because="memory that the host cannot read cannot be copied",
+        )
+    elif devices.launch_security == "s390-pv":
+        yield Finding(expected="no <launchSecurity>", actual="s390-pv", because="a protected guest does not migrate")
+
+
+@check(
+    severity=Severity.HIGH,
+    blocks=Blocks.MIGRATION,
+    stage=Stage.START,
+    reference="QEMU ui/vnc.c, spice-server",
+)
+def graphics_listen(devices: GuestDevices, there: Target[OwnAddresses], guest: GuestIdentity) -> Iterator[Finding]:
+    """The display listens on an address that the target has.
+
+    The target's QEMU binds it at once and does not start without. Wildcard and loopback addresses exist everywhere.
+    """
+    for kind, address in devices.graphics:
+        if address is None or address in {"0.0.0.0", "::", "localhost"} or is_loopback(address):  # noqa: S104 - compared
+            continue
+        if there.interface_of(address) is None:
+            yield Finding(
+                expected="0.0.0.0, a loopback address, or one of the target's",
+                actual=f"{kind} on {address}",
+                because="Failed to bind socket: Cannot assign requested address",
+                remedy=f"virsh edit {shlex.quote(guest.name)}: <listen type='address' address='0.0.0.0'/>, at the next "
+                "start; or migrate with --xml and the changed address",
+            )
+
+
+@check(severity=Severity.LOW, stage=Stage.AFTER, reference="virsh(1) migrate --persistent")
+def persistent(state: GuestState, guest: GuestIdentity) -> Iterator[Finding]:
+    """The guest is defined on its host, not only running there.
+
+    A transient guest's configuration is gone when it stops. Migration keeps it transient unless told otherwise.
+    """
+    if not state.persistent:
+        yield Finding(
+            expected="a persistent guest",
+            actual="transient",
+            remedy=f"virsh dumpxml {shlex.quote(guest.name)} > guest.xml; or migrate with --persistent",
+        )
+
+
+@check(
+    severity=Severity.HIGH,
+    blocks=Blocks.MIGRATION,
+    stage=Stage.PREPARE,
+    reference="libvirt 11.3 virDomainObjListAdd",
+    offline=True,
+)
+def name_free(guest: GuestIdentity, there: Target[HostGuestNames]) -> Iterator[Finding]:
+    """Neither the guest's name nor its UUID is taken on the target.
+
+    The same guest may be defined there, shut off, as an earlier migration leaves it.
+    """
+    for other in there.clashing(guest.name, guest.uuid):
+        if other.active:
+            because = f"domain '{other.name}' is already active"
+        elif other.name != guest.name:
+            because = f"domain '{other.name}' is already defined with uuid {other.uuid}"
+        elif other.uuid != guest.uuid:
+            because = f"domain '{other.name}' already exists with uuid {other.uuid}"
+        else:
+            continue
+        yield Finding(
+            expected=f"no other guest called {guest.name} or with UUID {guest.uuid}",
+            actual=f"{other.name}, {other.uuid}, {'running' if other.active else 'shut off'}",
+            because=because,
+            remedy=f"On the target: virsh dominfo {shlex.quote(other.uuid)}; undefine it if it is a leftover",
+        )
+    if guest.uuid in there.unread or not any(other.uuid == guest.uuid for other in there.guests):
+        there.complete()
+
+
+@check(severity=Severity.LOW, reference="libvirt 11.3 virDomainObjListAdd", remedy="virsh domrename GUEST NEW-NAME")
+def names_unique(hosts: Cluster[HostGuestNames]) -> Iterator[Finding]:
+    """No two guests of the cluster have the same name.
+
+    They can never be on one host. The same guest defined on several hosts is not meant.
+    """
+    homes: dict[str, dict[str, set[str]]] = {}
+    for at in hosts:
+        for guest in at.fact.guests:
+            homes.setdefault(guest.name, {}).setdefault(guest.uuid, set()).add(at.host)
+    for name, by_uuid in sorted(homes.items()):
+        if len(by_uuid) > 1:
+            places = sorted(host for found in by_uuid.values() for host in found)
+            yield Finding(
+                expected="one guest of that name",
+                actual=f"{len(by_uuid)} guests called {name}, on {', '.join(places)}",
+                hosts=frozenset(places),
+            )
+
+
+@check(
+    severity=Severity.LOW,
+    reference="libvirt 11.3 virDomainObjListAdd",
+    remedy="Define the copy again with a UUID of its own",
+)
+def uuids_unique(hosts: Cluster[HostGuestNames]) -> Iterator[Finding]:
+    """No two guests of the cluster have the same UUID.
+
+    A cloned configuration whose UUID was kept cannot share a host with the original.
+    """
+    homes: dict[str, dict[str, set[str]]] = {}
+    for at in hosts:
+        for guest in at.fact.guests:
+            homes.setdefault(guest.uuid, {}).setdefault(guest.name, set()).add(at.host)
+    for uuid, by_name in sorted(homes.items()):
+        if len(by_name) > 1:
+            places = sorted(host for found in by_name.values() for host in found)
+            yield Finding(
+                expected="one guest of that UUID",
+                actual=f"{', '.join(sorted(by_name))} share {uuid}, on {', '.join(places)}",
+                hosts=frozenset(places),
+            )
+
+
+@check(
+    severity=Severity.HIGH,
+    reference="virsh(1) migrate: libvirt does not look for the guest elsewhere",
+    remedy="Find out at once which of them is the real one, and stop the other",
+)
+def running_once(hosts: Cluster[HostGuestNames]) -> Iterator[Finding]:
+    """No guest runs on two hosts at once.
+
+    Two running copies write to the same disks and destroy them.
+    """
+    running: dict[str, list[tuple[str, str]]] = {}
+    for at in hosts:
+        for guest in at.fact.guests:
+            if guest.active:
+                running.setdefault(guest.uuid, []).append((at.host, guest.name))
+    for uuid, places in sorted(running.items()):
+        if len({host for host, _ in places}) > 1:
+            yield Finding(
+                expected="one running guest of that UUID",
+                actual=f"{places[0][1]} ({uuid}) runs on {', '.join(sorted(host for host, _ in places))}",
+                hosts=frozenset(host for host, _ in places),
+            )

@@ -1,0 +1,290 @@
+from dataclasses import replace
+
+import pytest
+
+from audit.check import NotApplicable, Unavailable
+from audit.cpu import CpuDefinition, CpuFeature, CpuSignature, Hypervisor, HypervisorModel, MaxPhysAddr, Topology
+from audit.facts.cpu import (
+    CpuIdentity,
+    CpuMapFiles,
+    DomainCapabilities,
+    HostCpu,
+    HostModels,
+    Microcode,
+    Processor,
+    Refusal,
+    Request,
+    Smt,
+    Vulnerabilities,
+)
+from audit.facts.guest import GuestCpu, GuestMachine
+from audit.facts.versions import Libvirt, OsRelease, Qemu, Version
+from checks import cpu as checks
+
+INTEL = HostCpu("x86_64", "Westmere", "Intel", CpuSignature(6, 85, 7), frozenset(), 1, 2_400_000_000, False, 46)
+AMD = replace(INTEL, vendor="AMD", signature=CpuSignature(25, 1, 1))
+ARM = replace(INTEL, arch="aarch64", vendor=None, signature=None)
+PROCESSOR = Processor("Intel family 6 model 85 stepping 7", "Xeon", "Intel", None, frozenset({"nonstop_tsc"}), 46, 8)
+IDENTITY = CpuIdentity("Intel family 6", "Intel family 6 model 85 stepping 7", (7,), "5.14.0-427", Version(8, 2))
+NAMES = CpuMapFiles("ab", frozenset({"vmx", "aes", "hle"}), frozenset({"Westmere", "qemu64", "SandyBridge"}))
+Q35 = GuestMachine("kvm", "x86_64", "pc-q35-8.2", None, None, None, None)
+TCG = replace(Q35, virttype="qemu")
+
+
+def cpu(model="Westmere", plus="", **more):
+    features = tuple(CpuFeature(name) for name in plus.split())
+    return CpuDefinition(**{"model": model, "features": features, "check": "full", "fallback": "forbid"} | more)
+
+
+def guest(definition, *, active=True, tsc=None, hyperv=()):
+    return GuestCpu(active, definition, None, tsc, frozenset(hyperv))
+
+
+def models(*host_models, virttype="kvm", refused="", arch="x86_64"):
+    hypervisor = Hypervisor(tuple(HypervisorModel(name) for name in ("Westmere", "SandyBridge", "qemu64")))
+    natives = tuple(
+        DomainCapabilities(
+            virttype, arch, "pc-q35-8.2", "/usr/bin/qemu", one, frozenset(), hypervisor, frozenset(), frozenset()
+        )
+        for one in host_models
+    )
+    refusals = (Refusal(Request(refused, "", ""), "virttype", "no accel"),) if refused else ()
+    return HostModels(natives, (), frozenset({"/usr/bin/qemu"}), refusals, ())
+
+
+NO_KVM = models(refused="kvm")
+UNREAD = HostModels((), (), frozenset(), (), ((Request("kvm", "", ""), "no permission"),))
+
+
+def run(check, *facts):
+    return list(check.function(*facts))
+
+
+def test_microcode_same_on_all_cpus():
+    assert not run(checks.microcode_same_on_all_cpus, Microcode((7,)))
+    assert not run(checks.microcode_same_on_all_cpus, Microcode(()))
+    [finding] = run(checks.microcode_same_on_all_cpus, Microcode((6, 7)))
+    assert finding.actual == "0x6, 0x7"
+
+
+def test_same_architecture_and_vendor():
+    assert not run(checks.same_architecture, INTEL, AMD)
+    assert run(checks.same_architecture, INTEL, ARM)
+    assert not run(checks.same_vendor, INTEL, INTEL)
+    [finding] = run(checks.same_vendor, INTEL, AMD)
+    assert (finding.expected, finding.actual) == ("Intel", "AMD")
+    with pytest.raises(NotApplicable):
+        run(checks.same_vendor, INTEL, ARM)
+    with pytest.raises(NotApplicable):
+        run(checks.same_vendor, ARM, ARM)
+    with pytest.raises(Unavailable):
+        run(checks.same_vendor, INTEL, replace(INTEL, vendor=None))
+
+
+def test_host_model_fits():
+    rich, poor = models(cpu("Westmere", "vmx invtsc")), models(cpu("Westmere"))
+    assert not run(checks.host_model_fits, poor, rich, NAMES, INTEL, INTEL)
+    assert not run(checks.host_model_fits, rich, rich, NAMES, INTEL, INTEL)
+    [finding] = run(checks.host_model_fits, rich, poor, NAMES, INTEL, INTEL)
+    assert finding.actual == "lacks vmx", "invtsc is not among what a host-model guest gets"
+    assert "same" in finding.because
+    [finding] = run(checks.host_model_fits, rich, poor, NAMES, INTEL, AMD)
+    assert not finding.because
+
+
+def test_host_model_needs_kvm_and_an_answer():
+    some = models(cpu())
+    for source, target in ((NO_KVM, some), (some, NO_KVM), (models(None, arch="aarch64"), some)):
+        with pytest.raises(NotApplicable):
+            run(checks.host_model_fits, source, target, NAMES, INTEL, INTEL)
+    for source, target in ((UNREAD, some), (some, UNREAD)):
+        with pytest.raises(Unavailable, match="no permission"):
+            run(checks.host_model_fits, source, target, NAMES, INTEL, INTEL)
+
+
+def test_same_processor_without_models():
+    arm = models(None, arch="aarch64")
+    assert not run(checks.same_processor_without_models, arm, IDENTITY, IDENTITY)
+    assert run(checks.same_processor_without_models, arm, IDENTITY, replace(IDENTITY, processor="other"))
+    with pytest.raises(NotApplicable):
+        run(checks.same_processor_without_models, models(cpu()), IDENTITY, IDENTITY)
+
+
+def test_guest_cpu_fits():
+    mine = guest(cpu("Westmere", "vmx"))
+    assert not run(checks.guest_cpu_fits, mine, Q35, models(cpu("Westmere", "vmx")), NAMES)
+    [finding] = run(checks.guest_cpu_fits, mine, Q35, models(cpu("Westmere")), NAMES)
+    assert finding.actual == "lacks vmx"
+    [finding] = run(checks.guest_cpu_fits, guest(cpu("SapphireRapids")), Q35, models(cpu()), NAMES)
+    assert "SapphireRapids" in finding.actual
+
+
+def test_a_guest_is_judged_by_its_own_virttype():
+    emulated = models(cpu("Westmere", "vmx"), virttype="qemu", refused="kvm")
+    assert not run(checks.guest_cpu_fits, guest(cpu("Westmere", "vmx")), TCG, emulated, NAMES)
+    with pytest.raises(NotApplicable, match="no accel"):
+        run(checks.guest_cpu_fits, guest(cpu("Westmere", "vmx")), Q35, emulated, NAMES)
+    with pytest.raises(Unavailable):
+        run(checks.guest_cpu_fits, guest(cpu()), Q35, UNREAD, NAMES)
+
+
+@pytest.mark.parametrize(
+    "subject",
+    [
+        guest(cpu(), active=False),
+        guest(CpuDefinition(mode="host-passthrough")),
+        guest(cpu(check="none")),
+        guest(None),
+    ],
+)
+def test_guest_cpu_fits_is_about_checked_cpus_of_running_guests(subject):
+    with pytest.raises(NotApplicable):
+        run(checks.guest_cpu_fits, subject, Q35, models(cpu()), NAMES)
+
+
+def test_unchecked_cpu_fits():
+    intel, amd = models(cpu("Westmere"), virttype="qemu"), models(cpu("Westmere", "svm"), virttype="qemu")
+    for subject in (guest(cpu("qemu64", check="none")), guest(None)):
+        assert not run(checks.unchecked_cpu_fits, subject, TCG, intel, intel, NAMES)
+        assert not run(checks.unchecked_cpu_fits, subject, TCG, intel, amd, NAMES)
+        [finding] = run(checks.unchecked_cpu_fits, subject, TCG, amd, intel, NAMES)
+        assert finding.actual == "lacks svm"
+    with pytest.raises(NotApplicable):
+        run(checks.unchecked_cpu_fits, guest(cpu()), TCG, intel, intel, NAMES)
+
+
+def passthrough(here=IDENTITY, there=IDENTITY, own="vmx", target="vmx", machine=Q35, mode="host-passthrough"):
+    own, target = (models(cpu("Westmere", plus), virttype=machine.virttype) for plus in (own, target))
+    subject = guest(CpuDefinition(mode=mode, check="none"))
+    return run(checks.passthrough_provable, subject, machine, here, there, own, target, NAMES)
+
+
+def test_passthrough_provable():
+    assert not passthrough()
+    assert not passthrough(target="vmx aes"), "more than the guest has is no obstacle where all else is equal"
+    [finding] = passthrough(target="aes")
+    assert finding.actual == "lacks vmx"
+    [finding] = passthrough(there=replace(IDENTITY, family="AMD family 25", processor="AMD family 25 model 1"))
+    assert finding.actual.startswith("AMD")
+    for other in (
+        replace(IDENTITY, microcode=(8,)),
+        replace(IDENTITY, kernel="5.14.0-503"),
+        replace(IDENTITY, qemu=Version(9, 0)),
+        replace(IDENTITY, processor="Intel family 6 model 106 stepping 6"),
+    ):
+        with pytest.raises(Unavailable, match="not provable"):
+            passthrough(there=other)
+    with pytest.raises(NotApplicable):
+        run(checks.passthrough_provable, guest(cpu()), Q35, IDENTITY, IDENTITY, models(), models(), NAMES)
+
+
+def test_an_emulated_maximum_is_qemus_work_alone():
+    other = replace(IDENTITY, kernel="6.1", microcode=(), processor="AMD", family="AMD")
+    assert not passthrough(there=other, machine=TCG, mode="maximum")
+    with pytest.raises(Unavailable, match="QEMU 8"):
+        passthrough(there=replace(other, qemu=Version(10)), machine=TCG, mode="maximum")
+
+
+def test_guest_same_vendor():
+    assert not run(checks.guest_same_vendor, guest(cpu()), Q35, INTEL, INTEL)
+    assert run(checks.guest_same_vendor, guest(None), Q35, INTEL, AMD)
+    with pytest.raises(NotApplicable, match="emulated"):
+        run(checks.guest_same_vendor, guest(cpu()), TCG, INTEL, AMD)
+    with pytest.raises(NotApplicable):
+        run(checks.guest_same_vendor, guest(cpu()), Q35, ARM, ARM)
+    with pytest.raises(Unavailable):
+        run(checks.guest_same_vendor, guest(cpu()), Q35, INTEL, replace(INTEL, vendor=None))
+
+
+def test_invtsc_has_frequency():
+    asked = cpu("Westmere", "invtsc")
+    assert run(checks.invtsc_has_frequency, guest(asked), PROCESSOR)
+    assert not run(checks.invtsc_has_frequency, guest(asked, tsc=2_400_000_000), PROCESSOR)
+    assert not run(checks.invtsc_has_frequency, guest(cpu()), PROCESSOR)
+    whole = CpuDefinition(mode="host-passthrough", migratable="off")
+    assert run(checks.invtsc_has_frequency, guest(whole), PROCESSOR)
+    assert not run(checks.invtsc_has_frequency, guest(whole), replace(PROCESSOR, flags=frozenset()))
+    with pytest.raises(NotApplicable):
+        run(checks.invtsc_has_frequency, guest(asked, active=False), PROCESSOR)
+
+
+def test_tsc_frequency_within_tolerance():
+    def judged(hz, host, machine=Q35):
+        return run(checks.tsc_frequency_within_tolerance, guest(cpu(), tsc=hz), machine, host)
+
+    assert not judged(2_400_500_000, INTEL), "some kHz apart is the rule"
+    assert judged(2_401_000_000, INTEL)
+    assert not judged(1_000_000_000, replace(INTEL, tsc_scaling=True))
+    for unknown in (replace(INTEL, tsc_scaling=None), replace(INTEL, tsc_frequency_hz=None)):
+        with pytest.raises(Unavailable):
+            judged(1_000_000_000, unknown)
+    for hz, machine in ((None, Q35), (1, TCG)):
+        with pytest.raises(NotApplicable):
+            judged(hz, INTEL, machine)
+
+
+def test_reenlightenment_has_frequency():
+    assert run(checks.reenlightenment_has_frequency, guest(cpu(), hyperv=["reenlightenment"]))
+    assert not run(checks.reenlightenment_has_frequency, guest(cpu(), hyperv=["reenlightenment"], tsc=1))
+    assert not run(checks.reenlightenment_has_frequency, guest(cpu(), hyperv=["relaxed"]))
+
+
+SMALL = replace(INTEL, address_bits=39)
+
+
+def test_address_bits_of_a_guest():
+    told = guest(cpu(maxphysaddr=MaxPhysAddr("passthrough", limit=46)))
+    assert not run(checks.guest_address_bits_fit, told, Q35, INTEL, INTEL)
+    assert not run(checks.guest_address_bits_fit, told, Q35, SMALL, SMALL)
+    [finding] = run(checks.guest_address_bits_fit, told, Q35, INTEL, SMALL)
+    assert (finding.expected, finding.actual) == ("46 physical address bits", "39 on the target")
+    with pytest.raises(Unavailable):
+        run(checks.guest_address_bits_fit, told, Q35, INTEL, replace(INTEL, address_bits=None))
+    for subject, machine in ((guest(cpu()), Q35), (told, TCG), (replace(told, active=False), Q35)):
+        with pytest.raises(NotApplicable):
+            run(checks.guest_address_bits_fit, subject, machine, INTEL, SMALL)
+    assert run(checks.default_address_bits_fit, guest(cpu()), Q35, INTEL, SMALL)
+    assert run(checks.default_address_bits_fit, guest(None), Q35, INTEL, SMALL)
+    assert not run(checks.default_address_bits_fit, guest(cpu()), Q35, SMALL, SMALL)
+    with pytest.raises(NotApplicable):
+        run(checks.default_address_bits_fit, told, Q35, INTEL, SMALL)
+
+
+def test_address_bits_of_a_host_model():
+    told = models(cpu(maxphysaddr=MaxPhysAddr("passthrough", limit=46)))
+    assert run(checks.address_bits_fit, told, INTEL, SMALL)
+    assert not run(checks.address_bits_fit, told, SMALL, INTEL)
+    with pytest.raises(NotApplicable):
+        run(checks.address_bits_fit, models(cpu()), INTEL, SMALL)
+
+
+def test_threads_accepted():
+    threads = guest(cpu(topology=Topology(1, 1, 2, 2)))
+    old, new = Qemu(Version(9, 2)), Qemu(Version(10, 0))
+    libvirt = Libvirt(Version(11, 3), Version(11, 3))
+    debian, rhel = (OsRelease(name, "13", 13, None, name, (), "") for name in ("debian", "rhel"))
+    assert run(checks.threads_accepted, threads, old, new, libvirt, debian)
+    assert not run(checks.threads_accepted, threads, new, new, libvirt, debian)
+    assert not run(checks.threads_accepted, threads, old, old, libvirt, debian)
+    assert not run(checks.threads_accepted, threads, old, new, replace(libvirt, daemon=Version(12)), debian)
+    for subject, system in ((guest(cpu()), debian), (threads, rhel)):
+        with pytest.raises(NotApplicable):
+            run(checks.threads_accepted, subject, old, new, libvirt, system)
+
+
+def test_notes():
+    assert not run(checks.microcode_equal, Microcode((7,)), Microcode((7,)))
+    assert run(checks.microcode_equal, Microcode((7,)), Microcode((8,)))
+    safe = Vulnerabilities((("l1tf", "Mitigation: PTE Inversion"), ("mds", "Vulnerable")))
+    worse = Vulnerabilities((("l1tf", "Vulnerable"), ("mds", "Vulnerable"), ("tsa", "Vulnerable")))
+    [finding] = run(checks.no_more_vulnerable, safe, worse)
+    assert finding.actual == "l1tf", "an older kernel does not know tsa, which says nothing about its processor"
+    assert not run(checks.no_more_vulnerable, worse, safe)
+    on, off, untold = Smt(True, "on"), Smt(False, "off"), Smt(None, None)
+    assert run(checks.threads_equal, on, off)
+    assert not run(checks.threads_equal, on, untold)
+    assert not run(checks.tsc_alike, INTEL, replace(INTEL, tsc_frequency_hz=2_400_300_000))
+    assert run(checks.tsc_alike, INTEL, replace(INTEL, tsc_frequency_hz=2_500_000_000))
+    assert not run(checks.tsc_alike, INTEL, replace(INTEL, tsc_frequency_hz=2_500_000_000, tsc_scaling=True))
+    with pytest.raises(NotApplicable):
+        run(checks.tsc_alike, INTEL, replace(INTEL, tsc_frequency_hz=None))

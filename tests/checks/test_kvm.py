@@ -1,0 +1,72 @@
+from dataclasses import replace
+
+import pytest
+
+from audit.check import NotApplicable
+from audit.facts.cpu import Processor
+from audit.facts.guest import GuestMachine
+from audit.facts.kvm import Kvm
+from audit.facts.machines import MachineList, MachineTypes
+from checks import kvm as checks
+
+HOST = Kvm(True, True, True, frozenset({"kvm", "kvm_intel"}), True, frozenset({"DMAR"}), 12)
+INTEL = Processor("Intel family 6", "Xeon", "Intel", None, frozenset({"vmx"}), 46, 8)
+BOTH = MachineTypes(
+    "x86_64", (MachineList("qemu", "x86_64", "/usr/bin/qemu", ()), MachineList("kvm", "x86_64", "/usr/bin/qemu", ()))
+)
+EMULATED = replace(BOTH, lists=BOTH.lists[:1])
+NONE = replace(BOTH, lists=())
+
+
+def run(check, *facts):
+    return list(check.function(*facts))
+
+
+def test_virtualization_usable():
+    assert not run(checks.virtualization_usable, BOTH, HOST, INTEL)
+    without_flag = replace(INTEL, flags=frozenset())
+    assert not run(checks.virtualization_usable, BOTH, HOST, without_flag), "what libvirt offers decides"
+    reasons = [
+        run(checks.virtualization_usable, machines, kvm, processor)[0].because
+        for machines, kvm, processor in (
+            (NONE, HOST, INTEL),
+            (EMULATED, HOST, INTEL),
+            (EMULATED, replace(HOST, device=False), without_flag),
+            (EMULATED, replace(HOST, device=False), INTEL),
+        )
+    ]
+    for word, reason in zip(
+        ("knows no QEMU", "restart", "neither vmx nor svm", "load kvm_intel"), reasons, strict=True
+    ):
+        assert word in reason
+
+
+def test_kvm_on_both():
+    assert not run(checks.kvm_on_both, BOTH, BOTH)
+    [finding] = run(checks.kvm_on_both, BOTH, EMULATED)
+    assert finding.actual == "target offers none"
+    [finding] = run(checks.kvm_on_both, NONE, EMULATED)
+    assert finding.actual == "source offers none, target offers none"
+
+
+def test_virttype_available():
+    guest = GuestMachine("kvm", "x86_64", "q35", None, None, None, None)
+    assert not run(checks.virttype_available, guest, BOTH)
+    [finding] = run(checks.virttype_available, guest, EMULATED)
+    assert (finding.expected, finding.actual) == ("kvm for x86_64", "qemu only")
+    assert not run(checks.virttype_available, replace(guest, virttype="qemu"), EMULATED)
+    [finding] = run(checks.virttype_available, replace(guest, arch="s390x"), BOTH)
+    assert finding.actual == "nothing for s390x"
+
+
+def test_notes():
+    assert run(checks.nested_off, HOST)
+    assert not run(checks.nested_off, replace(HOST, nested=False))
+    assert run(checks.tun_present, replace(HOST, tun=False))
+    assert not run(checks.tun_present, HOST)
+    assert run(checks.vhost_net_present, replace(HOST, vhost_net=False))
+    assert not run(checks.vhost_net_present, HOST)
+    assert run(checks.nested_equal, HOST, replace(HOST, nested=False))
+    assert not run(checks.nested_equal, HOST, HOST)
+    with pytest.raises(NotApplicable):
+        run(checks.nested_equal, HOST, replace(HOST, nested=None))

@@ -1,0 +1,50 @@
+from dataclasses import replace
+
+import pytest
+
+from audit.check import NotApplicable
+from audit.facts.guest import GuestMachine
+from audit.facts.machines import Machine, MachineList, MachineTypes
+from checks import machines as checks
+
+GUEST = GuestMachine("kvm", "x86_64", "pc-q35-9.0", None, None, None, None)
+
+
+def host(*versions, virttype="kvm", arch="x86_64"):
+    names = [f"pc-q35-{version}" for version in versions]
+    machines = [Machine(name, None, name.endswith("-2.0"), None) for name in names]
+    machines.append(Machine("q35", names[-1], False, None))
+    return MachineTypes(arch, (MachineList(virttype, arch, "/usr/bin/qemu", tuple(machines)),))
+
+
+def run(check, *facts):
+    return list(check.function(*facts))
+
+
+def test_machine_offered():
+    assert not run(checks.machine_offered, GUEST, host("8.0", "9.0", "10.0"))
+    [finding] = run(checks.machine_offered, GUEST, host("7.2", "8.0"))
+    assert (finding.expected, finding.actual) == ("pc-q35-9.0", "not offered; a new guest there gets pc-q35-8.0")
+    assert not run(checks.machine_offered, replace(GUEST, machine="q35"), host("8.0")), "a shut-off guest's alias"
+    with pytest.raises(NotApplicable):
+        run(checks.machine_offered, replace(GUEST, virttype="qemu"), host("9.0"))
+
+
+def test_machine_not_deprecated():
+    old = replace(GUEST, machine="pc-q35-2.0")
+    assert run(checks.machine_not_deprecated, old, host("2.0", "9.0"))
+    assert not run(checks.machine_not_deprecated, GUEST, host("2.0", "9.0"))
+    assert not run(checks.machine_not_deprecated, old, host("9.0")), "not there at all: another check's affair"
+
+
+def test_common_newest():
+    assert not run(checks.common_newest, host("8.0"), host("8.0", "9.0"))
+    [finding] = run(checks.common_newest, host("8.0", "9.0"), host("8.0"))
+    assert finding.expected == "pc-q35-9.0"
+    for source, target in (
+        (host("8.0"), host("8.0", virttype="qemu")),
+        (host("8.0", virttype="qemu"), host("8.0")),
+        (host("8.0"), host("8.0", arch="i686")),
+    ):
+        with pytest.raises(NotApplicable):
+            run(checks.common_newest, source, target)
