@@ -168,8 +168,8 @@ def unchecked_cpu_fits(
 ) -> Iterator[Finding]:
     """The target can give all that the guest's host gave it of an unchecked CPU.
 
-    With check='none', the rule under software emulation, libvirt starts the guest whatever QEMU leaves out. So it does
-    on the target: nothing is refused, and the guest loses features while it uses them.
+    libvirt usually notes what QEMU gave a started guest (check='full'). Where it did not, it compares nothing on the
+    target either: nothing is refused there, and the guest loses features while it uses them.
     """
     definition = _named(cpu, machine)
     if definition.check == "full":

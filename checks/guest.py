@@ -1,5 +1,6 @@
 """What in a guest's own configuration or state keeps it where it is."""
 
+import ipaddress
 import shlex
 from collections.abc import Iterator
 
@@ -7,7 +8,6 @@ from audit.check import (
     Blocks,
     Cluster,
     Finding,
-    NotApplicable,
     Severity,
     Stage,
     Target,
@@ -75,7 +75,7 @@ def no_block_job(jobs: GuestBlockJobs, guest: GuestIdentity) -> Iterator[Finding
             expected="no block job",
             actual=f"{disk}: {words}",
             because="domain has active block job",
-            remedy=f"virsh blockjob {name} {target} --info  # wait for it, or end it: virsh blockjob {name} {target} --abort",
+            remedy=f"virsh blockjob {name} {target} --info  # wait for it, or end it with --abort",
         )
     jobs.complete()
 
@@ -132,8 +132,8 @@ def no_passthrough(
             continue
         if because:
             yield Finding(expected="no such device", actual=f"{what} {address or ''}".strip(), because=because)
-    for why in unknown:
-        raise why
+    for reason in unknown:
+        raise reason
 
 
 def _why_not_movable(
@@ -370,9 +370,12 @@ def graphics_listen(devices: GuestDevices, there: Target[OwnAddresses], guest: G
     The target's QEMU binds it at once and does not start without. Wildcard and loopback addresses exist everywhere.
     """
     for kind, address in devices.graphics:
-        if address is None or address in {"0.0.0.0", "::", "localhost"} or is_loopback(address):  # noqa: S104 - compared
-            continue
-        if there.interface_of(address) is None:
+        if (
+            address is not None
+            and _is_address(address)
+            and not is_loopback(address)
+            and not there.interface_of(address)
+        ):
             yield Finding(
                 expected="0.0.0.0, a loopback address, or one of the target's",
                 actual=f"{kind} on {address}",
@@ -380,6 +383,15 @@ def graphics_listen(devices: GuestDevices, there: Target[OwnAddresses], guest: G
                 remedy=f"virsh edit {shlex.quote(guest.name)}: <listen type='address' address='0.0.0.0'/>, at the next "
                 "start; or migrate with --xml and the changed address",
             )
+
+
+def _is_address(text: str) -> bool:
+    """Not a name, which each host resolves for itself."""
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
 
 
 @check(severity=Severity.LOW, stage=Stage.AFTER, reference="virsh(1) migrate --persistent")
@@ -491,5 +503,5 @@ def running_once(hosts: Cluster[HostGuestNames]) -> Iterator[Finding]:
             yield Finding(
                 expected="one running guest of that UUID",
                 actual=f"{places[0][1]} ({uuid}) runs on {', '.join(sorted(host for host, _ in places))}",
-                hosts=frozenset(host for host, _ in places),
+                because="unless it is being migrated at this very moment",
             )

@@ -62,7 +62,7 @@ CHECKS: dict[str, tuple[str, str, str, str, str, str, str]] = {
     ),
     "cpu.guest_fits": (
         "The target can give every CPU feature the guest runs with.",
-        "Features are fixed when the guest starts. libvirt compares them on the target and refuses the guest if one is missing.",
+        "Features are fixed when the guest starts. libvirt compares them on the target.",
         "placement",
         "high",
         "migration",
@@ -341,107 +341,45 @@ def go() -> Results:
     )
 
 
+ISO = reason("disks.local_media", "CD-ROM sda is /var/lib/libvirt/images/rhel-9.4-x86_64-dvd.iso, on a local disk.")
+LACKS = reason("cpu.guest_fits", "Missing on the target: avx512_vnni, avx512f, avx512dq, pku.")
+UNREAD_BRIDGES = reason("network.bridge_present", "The bridges of the target were not read.", "unknown")
+FEW_PAGES = reason("memory.huge_pages_free", "16 pages of 1 GiB asked for, 4 are free.")
+HOST_LACKS = reason("cpu.host_model_fits", "The host’s CPU lacks avx512f, avx512dq, pku; a plain guest has them.")
+KERNELS = reason("kernel.same_release", "5.14.0-427.13.1.el9_4.x86_64 here, 5.14.0-503.11.1.el9_5.x86_64 there.")
+LOCKS = reason("storage.nfs_locking", "/var/lib/libvirt/images is mounted without nolock.")
+
+
 def no_go(hosts: int = 12, guests: int = 60) -> Results:
-    """A mixed cluster with the classic blockers."""
+    """A mixed cluster with the classic blockers: the last quarter of the hosts is old, the second one locks."""
     names = [f"kvm{n:02}" for n in range(1, hosts + 1)]
-    old, odd = set(names[-hosts // 4 :]), names[1]
-    lacks = "The host’s CPU lacks avx512_vnni, avx512f, avx512dq, pku; the plain guest of the source has them."
-    cpu = reason("cpu.host_model_fits", lacks)
-    kernel = reason("kernel.same_release", "5.14.0-427.13.1.el9_4.x86_64 here, 5.14.0-503.11.1.el9_5.x86_64 there.")
+    old, odd = names[-hosts // 4 :], names[1]
     verdicts: dict[tuple[str, str], tuple[RouteVerdict, list[Reason]]] = {}
     for source, to in product(names, names):
         if to in old and source not in old:
-            verdicts[source, to] = ("no", [cpu, kernel])
-        elif to == odd:
-            verdicts[source, to] = (
-                "conditions",
-                [reason("storage.nfs_locking", "/var/lib/libvirt/images is mounted without nolock.")],
-            )
-    made, outcomes = [], []
-    for number in range(guests):
-        name, on = f"{['web', 'db', 'app', 'cache', 'ci'][number % 5]}-{number:02}", names[number % hosts]
-        iso = reason(
-            "disks.local_media", "CD-ROM sda is /var/lib/libvirt/images/rhel-9.4-x86_64-dvd.iso, on a local disk."
-        )
-        targets = []
-        for to in names:
-            reasons: list[Reason] = []
-            if number % 19 == 3:
-                reasons.append(iso)
-            if to in old and on not in old and number % 3:
-                reasons.append(reason("cpu.guest_fits", "Missing on the target: avx512_vnni, avx512f, avx512dq, pku."))
-            unknown = number % 23 == 7
-            if unknown:
-                reasons.append(reason("network.bridge_present", "The bridges of the target were not read.", "unknown"))
-            verdict: RouteVerdict = "unknown" if unknown else "no" if reasons else "conditions" if to == odd else "yes"
-            if to == odd:
-                reasons.append(reason("memory.huge_pages_free", "16 pages of 1 GiB asked for, 4 are free."))
-            if to != on:
-                targets.append(target(to, verdict, *reasons))
-                for r in reasons:
-                    subject = {"guest": name, "guest_uuid": "u", "host": on, "target": to}
-                    remedy = f"virsh change-media {name} sda --eject --live --config" if r is iso else ""
-                    expected = "a path on the shared storage" if r is iso else "what the guest has"
-                    outcomes.append(
-                        outcome(
-                            r["check"],
-                            r["status"],
-                            subject,
-                            r["message"],
-                            remedy=remedy,
-                            expected=expected if r["status"] == "fail" else "",
-                            actual="not there" if r["status"] == "fail" else "",
-                        )
-                    )
-        made.append(guest(name, on, targets, active=number % 29 != 28))
+            verdicts[source, to] = ("no", [HOST_LACKS, KERNELS])
+        elif to == odd != source:
+            verdicts[source, to] = ("conditions", [LOCKS])
+    made = [_classic_guest(number, names, old, odd) for number in range(guests)]
+    outcomes = [_about_guest(g, t["host"], r) for g in made for t in g["targets"] for r in t["reasons"]]
     for (source, to), (_, reasons) in verdicts.items():
-        outcomes += [
-            outcome(
-                r["check"],
-                "fail",
-                {"source": source, "target": to},
-                r["message"],
-                expected="avx512f",
-                actual="not there",
-            )
-            for r in reasons
-            if source != to
-        ]
+        subject = {"source": source, "target": to}
+        outcomes += [outcome(r["check"], "fail", subject, r["message"]) for r in reasons]
     outcomes.append(
         outcome(
-            "mellanox.firmware",
-            "unknown",
-            {"host": names[2]},
-            "mstflint is not installed.",
-            remedy="dnf install mstflint",
+            "mellanox.firmware", "unknown", {"host": names[2]}, "mstflint: not found", remedy="dnf install mstflint"
         )
     )
-    rows = [
-        host(
-            name,
-            rows=facts(
-                model="Haswell-noTSX-IBRS",
-                microcode="0x49",
-                phys="46",
-                kernel="5.14.0-503.11.1.el9_5.x86_64",
-                features="ss vmx pdcm",
-            )
-            if name in old
-            else facts(nfs="/var/lib/libvirt/images from nfs01:/export/vms, NFS 3, local locking")
-            if name == odd
-            else facts(microcode=None if name == names[2] else f"0x50036{number:02x}"),
-        )
-        for number, name in enumerate(names)
-    ]
     stuck = [g["name"] for g in made if g["active"] and all(t["verdict"] == "no" for t in g["targets"])]
+    lost = dict.fromkeys(("avx512f", "avx512dq", "avx512_vnni", "pku", "clwb"), old)
     return results(
         "NO-GO",
-        f"{len(stuck)} of {sum(g['active'] for g in made)} running guests have no host they can go to: {', '.join(stuck)}.",
+        f"{len(stuck)} of {sum(g['active'] for g in made)} running guests cannot move anywhere: {', '.join(stuck)}.",
         blocking=[f"{name} has no target: its CD-ROM holds an image on a local disk of its host." for name in stuck]
-        + [f"{name} cannot take the plain guest of any newer host: avx512f is missing." for name in sorted(old)],
+        + [f"{name} cannot take the plain guest of any newer host: avx512f is missing." for name in old],
         conditions=[f"{odd} mounts the shared storage with NFS locking: remount with nolock or accept."]
         + [f"Free 12 huge pages of 1 GiB on {odd} before app-{n:02} comes." for n in range(9)],
-        hosts=rows,
+        hosts=[host(name, rows=_classic_rows(number, name, names, old)) for number, name in enumerate(names)],
         checks=[check(check_id, **{"pass": 400, "fail": 12, "skip": 3}) for check_id in CHECKS],
         outcomes=outcomes,
         pairs=pairs(names, verdicts=verdicts),
@@ -450,11 +388,42 @@ def no_go(hosts: int = 12, guests: int = 60) -> Results:
             baseline(
                 hosts=tuple(names),
                 model="Haswell-noTSX-IBRS",
-                removed_by={f: sorted(old) for f in ("avx512f", "avx512dq", "avx512_vnni", "pku", "clwb")}
-                | {"hle": [names[0]], "rtm": [names[0]]},
+                removed_by=lost | {"hle": [names[0]], "rtm": [names[0]]},
             )
         ],
     )
+
+
+def _classic_rows(number: int, name: str, names: list[str], old: list[str]) -> list[Row]:
+    if name in old:
+        release = "5.14.0-503.11.1.el9_5.x86_64"
+        return facts(model="Haswell-noTSX-IBRS", microcode="0x49", kernel=release, features="ss vmx pdcm")
+    if name == names[1]:
+        return facts(nfs="/var/lib/libvirt/images from nfs01:/export/vms, NFS 3, local locking")
+    return facts(microcode=None if name == names[2] else f"0x50036{number:02x}")
+
+
+def _classic_guest(number: int, names: list[str], old: list[str], odd: str) -> GuestResult:
+    name, on = f"{['web', 'db', 'app', 'cache', 'ci'][number % 5]}-{number:02}", names[number % len(names)]
+    targets = []
+    for to in names:
+        refused = [ISO] * (number % 19 == 3) + [LACKS] * (to in old and on not in old and number % 3 > 0)
+        unknown = [UNREAD_BRIDGES] * (number % 23 == 7)
+        noted = [FEW_PAGES] * (to == odd)
+        verdict: RouteVerdict = "unknown" if unknown else "no" if refused else "conditions" if noted else "yes"
+        if to != on:
+            targets.append(target(to, verdict, *refused, *unknown, *noted))
+    return guest(name, on, targets, active=number % 29 != 28)
+
+
+def _about_guest(of: GuestResult, to: str, because: Reason) -> Outcome:
+    subject = {"guest": of["name"], "guest_uuid": of["uuid"], "host": of["host"], "target": to}
+    more: dict[str, str] = {}
+    if because["status"] == "fail":
+        more = {"expected": "what the guest has", "actual": "not there"}
+    if because is ISO:
+        more["remedy"] = f"virsh change-media {of['name']} sda --eject --live --config"
+    return outcome(because["check"], because["status"], subject, because["message"], **more)
 
 
 def cannot_say() -> Results:

@@ -147,6 +147,11 @@ class WayOut(HostFact):
     speed_mbps: int | None
     """Of the fastest port; None: no device says, as virtual ones."""
 
+    def known(self) -> None:
+        """Raise `Unavailable` if no device says its speed."""
+        if self.speed_mbps is None:
+            raise Unavailable(SPEEDS, f"no device below {self.device} says its speed")
+
     @classmethod
     def parse(cls, said: Said) -> Self:
         """From the default route of the lowest metric; sysfs says -1, nothing, or the speed in Mbit/s."""

@@ -1,0 +1,585 @@
+"""Whether a guest's disks, and the files around them, are on the target what they are here."""
+
+import shlex
+from collections.abc import Iterable, Iterator
+
+from audit.check import Blocks, Finding, NotApplicable, Severity, Source, Stage, Target, Unavailable, check
+from audit.facts.guest import Disk, GuestDevices, GuestDisks, GuestIdentity, GuestMachine
+from audit.facts.names import OwnAddresses
+from audit.facts.nfs import Exports
+from audit.facts.paths import Paths, PathState
+from audit.facts.pools import Pools, Secrets
+from audit.facts.storage import HypervisorUser, Mounts, Place, Selinux, SharedFilesystems, same_file
+from audit.facts.versions import Libvirt, Version
+
+QEMU_FLUSHES = Version(5, 7, 0)
+"""Since then libvirt knows that QEMU drops its host cache at the switchover, whatever the cache mode."""
+
+
+class _Unknown(list[Unavailable]):
+    """Collects what is not known, so that what is certain is told first."""
+
+    def known(self, state: PathState | Unavailable) -> PathState | None:
+        """The state, or None after having noted why there is none."""
+        if isinstance(state, Unavailable):
+            self.append(state)
+            return None
+        return state
+
+    def end(self) -> None:
+        """Raise the first that was noted."""
+        for reason in self:
+            raise reason
+
+
+def _path(disk: Disk, pools: Pools) -> str | None:
+    """The disk's path on the host whose pools these are; None where it has none."""
+    return disk.source if disk.local else pools.path_of(disk) if disk.pool else None
+
+
+def _written(disks: GuestDisks) -> Iterator[Disk]:
+    """The disks whose content the guest changes."""
+    return (disk for disk in disks.disks if disk.source is not None and not disk.readonly)
+
+
+@check(
+    severity=Severity.HIGH,
+    blocks=Blocks.MIGRATION,
+    stage=Stage.PREPARE,
+    reference="RHEL 9 §12.6; libvirt 11.3 qemuDomainDetermineDiskChain",
+)
+def disks_reachable(
+    disks: GuestDisks, guest: GuestIdentity, pools: Target[Pools], there: Target[Paths]
+) -> Iterator[Finding]:
+    """Every disk, CD-ROM and floppy image exists on the target at the same path.
+
+    The target's QEMU opens the files and devices that the guest's configuration names.
+    """
+    unknown = _Unknown()
+    for disk in disks.disks:
+        path = _path(disk, pools)
+        state = None if path is None else unknown.known(there.find(path))
+        if state is None or state.exists or disk.startup_policy != "mandatory":
+            continue
+        name, target = shlex.quote(guest.name), shlex.quote(disk.target)
+        removable = disk.device in {"cdrom", "floppy"}
+        yield Finding(
+            expected=f"{path} on the target",
+            actual="not there" + ("" if state.folder_exists else ", nor its folder"),
+            because=f"Cannot access storage file '{path}': No such file or directory"
+            + (f" ({disk.device} {disk.target})" if removable else f" (disk {disk.target})"),
+            remedy=f"virsh change-media {name} {target} --eject"
+            if removable
+            else "Mount the shared storage on the target; or make an image there and migrate with --copy-storage-all",
+        )
+    unknown.end()
+
+
+@check(
+    severity=Severity.CRITICAL,
+    blocks=Blocks.MIGRATION,
+    stage=Stage.SAFE,
+    reference="RHEL 9 §12.5; libvirt 11.3 qemuMigrationSrcIsSafe",
+    remedy="Put the image on storage that both hosts mount; or migrate with --copy-storage-all",
+)
+def disks_shared(  # noqa: PLR0913 - what two hosts know of one file
+    disks: GuestDisks,
+    pools: Source[Pools],
+    here: Source[Paths],
+    here_mounts: Source[Mounts],
+    declared: Source[SharedFilesystems],
+    their_pools: Target[Pools],
+    there: Target[Paths],
+    there_mounts: Target[Mounts],
+    addresses: Target[OwnAddresses],
+) -> Iterator[Finding]:
+    """Every disk that the guest writes to is the same one on the target.
+
+    libvirt refuses to migrate when an image lies on a local file system. It does not notice when a path leads to
+    another file or block device on the target: the guest would go on with somebody else's data.
+    """
+    unknown = _Unknown()
+    for disk in _written(disks):
+        path, their_path = _path(disk, pools), _path(disk, their_pools)
+        if path is None or disk.type == "dir":
+            continue
+        ours = unknown.known(here.find(path))
+        theirs = None if their_path is None else unknown.known(there.find(their_path))
+        if ours is None or not ours.exists:
+            continue
+        source = Place(ours, here_mounts.of(ours))
+        target = Place(theirs, there_mounts.of(theirs)) if theirs is not None and theirs.exists else None
+        try:
+            actual = _not_shared(path, source, target, declared, addresses)
+        except Unavailable as why:
+            unknown.append(why)
+            continue
+        if actual:
+            yield Finding(
+                expected=f"{disk.target} on storage shared with the target",
+                actual=actual,
+                because="Migration without shared storage is unsafe",
+            )
+    unknown.end()
+
+
+def _not_shared(
+    path: str, source: Place, target: Place | None, declared: SharedFilesystems, addresses: OwnAddresses
+) -> str:
+    """How the disk is known not to be shared; "" if it is. Raises `Unavailable` if neither is certain."""
+    probe = Paths.probes[0]
+    if source.state.kind == "block":
+        if target is None:
+            return ""  # the missing device is another check's
+        ours, theirs = source.state.identity, target.state.identity
+        if not ours or not theirs:
+            raise Unavailable(probe, f"{path}: nothing tells whether this block device is the same one on both hosts")
+        return "" if ours == theirs else f"{path} is another device on the target"
+    if source.shared is None:
+        if not declared.declare(path):
+            return f"{path} {source.words}"
+        if target is None or target.state.inode == source.state.inode:
+            return ""
+        raise Unavailable(probe, f"{path}: declared shared in qemu.conf, but it looks like another file on the target")
+    if target is None:
+        return ""
+    same = same_file(source, target)
+    if same is None and target.shared is None:
+        if target.state.inode != source.state.inode:
+            return f"{path} is another file on the target, {target.words}"
+        nfs = source.mount.nfs if source.mount else None
+        if nfs and nfs.address and addresses.interface_of(nfs.address) is not None:
+            return ""  # the target is the NFS server itself
+    if same is None:
+        raise Unavailable(probe, f"{path}: not proved to be the same file on both hosts ({source.fs}, {target.fs})")
+    return "" if same else f"{path} is another file on the target: {source.words} here, {target.words} there"
+
+
+@check(
+    severity=Severity.HIGH,
+    blocks=Blocks.MIGRATION,
+    stage=Stage.SAFE,
+    reference="libvirt 11.3 qemuMigrationSrcIsSafe",
+    remedy="virsh edit GUEST: <driver cache='none'>, at the next start",
+)
+def cache_mode(
+    disks: GuestDisks, libvirt: Source[Libvirt], paths: Source[Paths], mounts: Source[Mounts]
+) -> Iterator[Finding]:
+    """No disk is cached by the host in a way that the other host would not see.
+
+    Since libvirt 5.7 QEMU drops its cache at the switchover; older ones refuse every mode but none and directsync.
+    """
+    if libvirt.daemon >= QEMU_FLUSHES:
+        return
+    for disk in _written(disks):
+        if disk.type in {"network", "nvme"} or disk.shareable or disk.cache in {"none", "directsync"}:
+            continue
+        if disk.type == "file" and disk.source:
+            state = paths.at(disk.source)
+            if Place(state, mounts.of(state)).cluster:
+                continue
+        yield Finding(
+            expected="cache='none' or 'directsync'",
+            actual=f"{disk.target}: {disk.cache or 'default'}, libvirt {libvirt.daemon}",
+            because="Migration may lead to data corruption if disks use cache other than none or directsync",
+        )
+
+
+@check(
+    severity=Severity.HIGH,
+    blocks=Blocks.MIGRATION,
+    stage=Stage.PREPARE,
+    reference="libvirt 11.3 qemuDomainDetermineDiskChain",
+    remedy="Copy the file to the same path on the target, or move the chain to shared storage",
+)
+def backing_chain(disks: GuestDisks, here: Source[Paths], there: Target[Paths]) -> Iterator[Finding]:
+    """Every image below a disk's top image exists on the target, with the same size.
+
+    An overlay holds only what differs from the image below it. With another one below, its data is garbage.
+    """
+    unknown = _Unknown()
+    for disk, path in _layers(disks):
+        theirs = unknown.known(there.find(path))
+        if theirs is None:
+            continue
+        if not theirs.exists:
+            yield Finding(
+                expected=f"{path} on the target",
+                actual="not there",
+                because=f"Cannot access backing file '{path}' of {disk.target}",
+            )
+            continue
+        ours = unknown.known(here.find(path))
+        if ours is not None and ours.exists and ours.kind == "file" and ours.size != theirs.size:
+            yield Finding(
+                expected=f"{path} of {ours.size} bytes",
+                actual=f"{theirs.size} bytes on the target",
+                because=f"the image below {disk.target} is another one there",
+            )
+    for disk in disks.disks:
+        if disk.source is not None and not disk.backing_known and disk.type in {"file", "block", "volume"}:
+            unknown.append(
+                Unavailable(GuestDisks.probes[1], f"{disk.target}: the XML does not tell what lies below the image")
+            )
+    unknown.end()
+
+
+def _layers(disks: GuestDisks) -> Iterator[tuple[Disk, str]]:
+    return ((disk, path) for disk in disks.disks for path in disk.backing)
+
+
+@check(
+    severity=Severity.MEDIUM,
+    stage=Stage.AFTER,
+    reference="RHEL 9 §12.5",
+    remedy="Compare the copies: sha256sum on both hosts",
+)
+def backing_copies(
+    disks: GuestDisks,
+    here: Source[Paths],
+    here_mounts: Source[Mounts],
+    there: Target[Paths],
+    there_mounts: Target[Mounts],
+) -> Iterator[Finding]:
+    """The images below a disk's top image are the same files on the target, not copies.
+
+    A copy works as long as it is equal byte for byte; libvirt does not look.
+    """
+    for disk, path in _layers(disks):
+        ours, theirs = here.at(path), there.at(path)
+        if not ours.exists or not theirs.exists or ours.kind != "file":
+            continue
+        if not same_file(Place(ours, here_mounts.of(ours)), Place(theirs, there_mounts.of(theirs))):
+            yield Finding(
+                expected=f"{path} on storage shared with the target", actual=f"below {disk.target}: perhaps a copy"
+            )
+
+
+@check(
+    severity=Severity.HIGH,
+    blocks=Blocks.MIGRATION,
+    stage=Stage.START,
+    reference="QEMU: the firmware is part of the guest's memory layout",
+)
+def nvram_and_loader(machine: GuestMachine, here: Source[Paths], there: Target[Paths]) -> Iterator[Finding]:
+    """The guest's firmware and the folder of its variables exist on the target.
+
+    The target's QEMU maps the firmware file before it receives anything, and expects it to be of the same size.
+    The variables travel along; libvirt makes the file for them.
+    """
+    unknown = _Unknown()
+    if machine.loader:
+        theirs, ours = unknown.known(there.find(machine.loader)), unknown.known(here.find(machine.loader))
+        if theirs is not None and not theirs.exists:
+            yield Finding(
+                expected=f"{machine.loader} on the target",
+                actual="not there",
+                remedy="Install the same firmware package (edk2-ovmf, ovmf) on the target",
+            )
+        elif theirs is not None and ours is not None and ours.exists and ours.size != theirs.size:
+            yield Finding(
+                expected=f"{machine.loader} of {ours.size} bytes",
+                actual=f"{theirs.size} bytes on the target",
+                because="Length mismatch: system.flash0",
+                remedy="Install the same firmware package in the same version on the target",
+            )
+    if machine.nvram:
+        theirs = unknown.known(there.find(machine.nvram))
+        if theirs is not None and not theirs.folder_exists:
+            folder = machine.nvram.rpartition("/")[0]
+            yield Finding(
+                expected=f"the folder {folder} on the target",
+                actual="not there",
+                remedy=f"On the target: mkdir -p {shlex.quote(folder)}",
+            )
+    unknown.end()
+
+
+@check(
+    severity=Severity.HIGH,
+    blocks=Blocks.MIGRATION,
+    stage=Stage.PREPARE,
+    reference="libvirt 11.3 virQEMUCapsCacheLookup",
+    offline=True,
+)
+def emulator_present(machine: GuestMachine, guest: GuestIdentity, there: Target[Paths]) -> Iterator[Finding]:
+    """The emulator that the guest names exists on the target.
+
+    Distributions keep QEMU in different places: /usr/libexec/qemu-kvm, /usr/bin/qemu-system-x86_64.
+    """
+    if machine.emulator and not there.at(machine.emulator).exists:
+        yield Finding(
+            expected=f"{machine.emulator} on the target",
+            actual="not there",
+            because=f"Cannot check QEMU binary {machine.emulator}: No such file or directory",
+            remedy=f"Install QEMU there; or virsh edit {shlex.quote(guest.name)} and drop <emulator>, at the next start",
+        )
+
+
+@check(severity=Severity.HIGH, blocks=Blocks.MIGRATION, stage=Stage.START, reference="QEMU chardev/char-file.c")
+def serial_paths(devices: GuestDevices, there: Target[Paths]) -> Iterator[Finding]:
+    """The files, pipes and sockets of serial lines can be opened on the target.
+
+    For a log or a listening socket its folder must exist, for a device, a pipe or a peer's socket the path itself.
+    """
+    unknown = _Unknown()
+    for kind, path in devices.serial_paths:
+        state = unknown.known(there.find(path))
+        if state is None or state.exists:
+            continue
+        folder = path.rpartition("/")[0] or "/"
+        if kind in {"dev", "pipe", "connect"}:
+            yield Finding(expected=f"{path} on the target", actual="not there", because=f"serial line of type {kind}")
+        elif not state.folder_exists:
+            yield Finding(
+                expected=f"the folder {folder} on the target",
+                actual="not there",
+                because=f"{path} cannot be made",
+                remedy=f"On the target: mkdir -p {shlex.quote(folder)}",
+            )
+    unknown.end()
+
+
+@check(severity=Severity.HIGH, blocks=Blocks.MIGRATION, stage=Stage.PREPARE, reference="libvirt 11.3 storage_driver.c")
+def pools(disks: GuestDisks, there: Target[Pools]) -> Iterator[Finding]:
+    """The storage pools of the guest's volumes are active on the target.
+
+    A disk of type `volume` names a pool and a volume; each host looks up itself where that is.
+    """
+    for name in dict.fromkeys(disk.pool for disk in disks.disks if disk.pool):
+        pool = there.find(name)
+        if pool is None:
+            yield Finding(
+                expected=f"a pool {name} on the target",
+                actual="none",
+                because=f"Storage pool not found: no storage pool with matching name '{name}'",
+                remedy=f"virsh pool-dumpxml {shlex.quote(name)} > pool.xml; on the target: virsh pool-define pool.xml",
+            )
+        elif not pool.active:
+            yield Finding(
+                expected=f"the pool {name} active on the target",
+                actual="inactive",
+                because=f"storage pool '{name}' is not active",
+                remedy=f"On the target: virsh pool-start {shlex.quote(name)}",
+            )
+
+
+@check(
+    severity=Severity.HIGH,
+    blocks=Blocks.MIGRATION,
+    stage=Stage.START,
+    reference="libvirt formatsecret",
+    remedy="virsh secret-dumpxml UUID > secret.xml; on the target: virsh secret-define secret.xml, secret-set-value",
+)
+def secrets(disks: GuestDisks, devices: GuestDevices, there: Target[Secrets]) -> Iterator[Finding]:
+    """The secrets that open the guest's disks and TPM are known on the target.
+
+    Ceph users, iSCSI passwords and encryption keys do not travel with the guest.
+    """
+    wanted = [name for disk in disks.disks for name in disk.secrets]
+    wanted += [devices.tpm_secret] if devices.tpm_secret else []
+    for name in dict.fromkeys(wanted):
+        if not there.has(name):
+            yield Finding(
+                expected=f"the secret {name} on the target",
+                actual="none",
+                because=f"Secret not found: no secret with matching uuid '{name}'",
+            )
+
+
+@check(
+    severity=Severity.LOW,
+    stage=Stage.TRANSFER,
+    reference="RHEL 9 §12.5",
+    remedy="mount -o nolock (NFS 3 only), or keep QEMU's own image locks: do not run one image twice",
+)
+def nfs_locking(mounts: Mounts) -> Iterator[Finding]:
+    """NFS file locking is not used.
+
+    The procedure asks for it, because libvirt's lock managers are not supported on NFS. QEMU's image locks
+    are let go by the source and taken by the target, so migration works with them; NFS 4 cannot be without locks.
+    """
+    for mount in mounts.mounts:
+        nfs = mount.nfs
+        if nfs and nfs.locks != "local":
+            yield Finding(
+                expected="nolock",
+                actual=f"{mount.path}: NFS {nfs.version or 'of unknown version'}, "
+                + ("locks kept by the server" if nfs.locks == "server" else "locking unknown"),
+            )
+
+
+@check(
+    severity=Severity.HIGH,
+    stage=Stage.TRANSFER,
+    reference="nfs(5) local_lock; RHEL 9 §12.5",
+    remedy="Mount it with the same options on both hosts",
+)
+def nfs_locking_same(source: Source[Mounts], target: Target[Mounts]) -> Iterator[Finding]:
+    """Both hosts keep the locks of a common NFS mount in the same place.
+
+    Where one host locks locally and the other on the server, neither sees that the other has an image open.
+    """
+    theirs = {mount.path: mount.nfs for mount in target.mounts}
+    for mount in source.mounts:
+        here, there = mount.nfs, theirs.get(mount.path)
+        if here and there and here.export == there.export and {here.locks, there.locks} == {"server", "local"}:
+            yield Finding(
+                expected=f"{mount.path}: the same kind of locking",
+                actual=f"{here.locks} here, {there.locks} on the target",
+            )
+
+
+@check(
+    severity=Severity.MEDIUM,
+    stage=Stage.SAFE,
+    reference="RHEL 9 §12.5",
+    plain_guest=True,
+    remedy="Mount the same export at this path on both hosts",
+)
+def nfs_same_export(source: Source[Mounts], target: Target[Mounts]) -> Iterator[Finding]:
+    """What is mounted by NFS at the same path comes from the same export.
+
+    Two exports at one path look alike and hold different images.
+    """
+    theirs = {mount.path: mount.nfs for mount in target.mounts}
+    for mount in source.mounts:
+        here, there = mount.nfs, theirs.get(mount.path)
+        if here is None or there is None:
+            continue
+        same_server = here.server == there.server or (here.address is not None and here.address == there.address)
+        if here.export != there.export or not same_server:
+            yield Finding(
+                expected=f"{mount.path}: {here.server}:{here.export} on both",
+                actual=f"{there.server}:{there.export} on the target",
+            )
+
+
+_BOOLEANS = {"NFS": "virt_use_nfs", "CIFS": "virt_use_samba", "SMB": "virt_use_samba", "SMB2": "virt_use_samba"}
+
+
+@check(
+    severity=Severity.HIGH,
+    blocks=Blocks.MIGRATION,
+    stage=Stage.START,
+    reference="virt_selinux(8)",
+)
+def selinux_nfs(
+    disks: GuestDisks, there: Target[Paths], mounts: Target[Mounts], selinux: Target[Selinux]
+) -> Iterator[Finding]:
+    """SELinux on the target lets guests use images on network file systems.
+
+    NFS and SMB carry no labels of their own, so one boolean each opens them to all guests.
+    """
+    if not selinux.enforcing:
+        raise NotApplicable("SELinux is not enforcing on the target")
+    unknown = _Unknown()
+    wanted: dict[str, str] = {}
+    for disk in disks.disks:
+        state = unknown.known(there.find(disk.source)) if disk.local and disk.source else None
+        place = None if state is None or not state.exists else Place(state, mounts.of(state))
+        boolean = None if place is None else _BOOLEANS.get(place.shared or "")
+        if place is None or boolean is None or _labelled(place):
+            continue
+        wanted.setdefault(boolean, disk.source or "")
+    for boolean, path in wanted.items():
+        if not selinux.allows(boolean):
+            yield Finding(
+                expected=f"{boolean} on",
+                actual="off",
+                because=f"QEMU may not open {path}",
+                remedy=f"On the target: setsebool -P {boolean} on",
+            )
+    unknown.end()
+
+
+def _labelled(place: Place) -> bool:
+    """Mounted with a label for all its files, or with the server's own labels."""
+    options: Iterable[str] = place.mount.options if place.mount else ()
+    return any(option == "seclabel" or option.startswith("context=") for option in options)
+
+
+@check(
+    severity=Severity.MEDIUM,
+    stage=Stage.START,
+    reference="libvirt drvqemu: POSIX users and groups",
+)
+def permissions(disks: GuestDisks, there: Target[Paths], user: Target[HypervisorUser]) -> Iterator[Finding]:
+    """The target's hypervisor user may pass every folder on the way to the guest's images.
+
+    libvirt changes the owner of images, never of folders. Access lists may allow what the mode does not show.
+    """
+    gids = user.user.groups | {user.user.gid}
+    for disk in disks.disks:
+        if not disk.local or not disk.source:
+            continue
+        state = there.at(disk.source)
+        if state.exists and not state.searchable(user.user.uid, gids):
+            yield Finding(
+                expected=f"{user.user.name} (uid {user.user.uid}) may search all folders of {disk.source}",
+                actual=" ".join(f"{part.mode:04o} {part.uid}:{part.gid}" for part in state.components[:-1]),
+                because="Cannot access storage file: Permission denied, unless an access list allows it",
+            )
+
+
+@check(
+    severity=Severity.MEDIUM,
+    stage=Stage.START,
+    reference="libvirt drvqemu: POSIX users and groups",
+    remedy="Give the hypervisor's account the same uid and gid on all hosts",
+)
+def qemu_uid_same(
+    source: Source[HypervisorUser],
+    target: Target[HypervisorUser],
+    here: Source[Mounts],
+    there: Target[Mounts],
+) -> Iterator[Finding]:
+    """QEMU has the same uid and gid on hosts that share images by NFS.
+
+    The target's libvirt gives the images to its own user. Under another number, the source loses access to them,
+    or the server refuses the change.
+    """
+    common = {m.path for m in here.mounts if m.nfs} & {m.path for m in there.mounts if m.nfs}
+    ours, theirs = source.user, target.user
+    if common and ours.uid != 0 and theirs.uid != 0 and (ours.uid, ours.gid) != (theirs.uid, theirs.gid):
+        yield Finding(
+            expected=f"{ours.name} {ours.uid}:{ours.gid} on both", actual=f"{theirs.name} {theirs.uid}:{theirs.gid}"
+        )
+
+
+@check(
+    severity=Severity.MEDIUM,
+    stage=Stage.SAFE,
+    reference="RHEL 9 §12.5",
+    plain_guest=True,
+    remedy="Mount one NFS export at the same path on both hosts; or plan with --copy-storage-all",
+)
+def plain_guest_shared(source: Source[Mounts], target: Target[Mounts]) -> Iterator[Finding]:
+    """The two hosts share a file system at the same path.
+
+    A guest without disks on it needs shared block devices, network disks, or a copy of its disks at each move.
+    """
+    theirs = {mount.path: mount for mount in target.shared}
+    common = [mount.path for mount in source.shared if mount.path in theirs and mount.type == theirs[mount.path].type]
+    if not common:
+        yield Finding(
+            expected="a shared file system mounted at the same path on both",
+            actual=f"{', '.join(m.path for m in source.shared) or 'none'} here, "
+            f"{', '.join(theirs) or 'none'} on the target",
+        )
+
+
+@check(
+    severity=Severity.INFO,
+    stage=Stage.START,
+    reference="RHEL 9 §12.5",
+    remedy="In /etc/exports: (rw,no_root_squash), then: exportfs -ra",
+)
+def exports_without_root_squash(exports: Exports) -> Iterator[Finding]:
+    """What the host exports by NFS lets root be root.
+
+    libvirt before 10.4 gives images to QEMU's user as root, which a squashing server refuses. Of interest for
+    exports that hold images only.
+    """
+    for path in sorted(exports.squashed):
+        yield Finding(expected=f"{path}: no_root_squash", actual="root_squash")
