@@ -109,9 +109,9 @@ class Finding:
 
     @property
     def message(self) -> str:
-        """The finding in a line: what is, what must be, and why it matters."""
+        """The finding in a line: what must be, what is, and why it matters."""
         because = f" ({self.because})" if self.because else ""
-        return f"{self.actual}; expected: {self.expected}{because}"
+        return f"expected {self.expected}; found: {self.actual}{because}"
 
 
 T = TypeVar("T")

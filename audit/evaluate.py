@@ -51,7 +51,9 @@ class EvaluationError(Exception):
 def needed_facts(checks: Sequence[Check]) -> tuple[type[HostFact] | type[GuestFact], ...]:
     """The facts that these checks and the report read: what a collection must supply the probes of."""
     of_checks = [kind for check in checks for kind in check.facts]
-    return tuple(dict.fromkeys([*of_checks, *SIDE_BY_SIDE_FACTS, *BASELINE_FACTS, GuestState, GuestMemory, GuestPinning]))
+    return tuple(
+        dict.fromkeys([*of_checks, *SIDE_BY_SIDE_FACTS, *BASELINE_FACTS, GuestState, GuestMemory, GuestPinning])
+    )
 
 
 def evaluate(

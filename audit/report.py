@@ -56,7 +56,7 @@ def write_tables(results: Results, folder: Path) -> list[Path]:
 
     folder.mkdir(parents=True, exist_ok=True)
     tables = {
-        "guests.csv": ([_guest_line(guest) for guest in results["guests"]], GUEST_COLUMNS),
+        "guests.csv": ([_guest_line(guest, results["run"]["drain"]) for guest in results["guests"]], GUEST_COLUMNS),
         "pairs.csv": ([_pair_line(pair) for pair in results["pairs"]], PAIR_COLUMNS),
     }
     written = []
@@ -169,9 +169,12 @@ GUEST_COLUMNS = [
 PAIR_COLUMNS = ["cluster", "source", "target", "verdict", "reasons"]
 
 
-def _guest_line(guest: GuestResult) -> dict[str, Any]:
+def _guest_line(guest: GuestResult, drain: list[str]) -> dict[str, Any]:
+    """One guest; when its host is to be drained, the others that are do not count as targets."""
+    excluded = drain if guest["host"] in drain else []
+    targets = [target for target in guest["targets"] if target["host"] not in excluded]
     by_verdict: dict[str, list[str]] = {"yes": [], "conditions": [], "no": [], "unknown": []}
-    for target in guest["targets"]:
+    for target in targets:
         by_verdict[target["verdict"]].append(target["host"])
     return {
         "cluster": guest["cluster"],
@@ -184,7 +187,7 @@ def _guest_line(guest: GuestResult) -> dict[str, Any]:
         "vcpus": "" if guest["vcpus"] is None else guest["vcpus"],
         "possible_targets": len(by_verdict["yes"]) + len(by_verdict["conditions"]),
         **{verdict: " ".join(hosts) for verdict, hosts in by_verdict.items()},
-        "reasons": " | ".join(f"{t['host']}: {_reasons(t['reasons'])}" for t in guest["targets"] if t["reasons"]),
+        "reasons": " | ".join(f"{t['host']}: {_reasons(t['reasons'])}" for t in targets if t["reasons"]),
     }
 
 

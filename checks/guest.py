@@ -359,6 +359,22 @@ def no_launch_security(devices: GuestDevices) -> Iterator[Finding]:
 
 
 @check(
+    severity=Severity.MEDIUM,
+    stage=Stage.ALLOWED,
+    reference="libvirt drvqemu: pass-through of arbitrary QEMU commands",
+    remedy="virsh dumpxml GUEST | grep qemu:arg; try the move with a copy of the guest, or drop the arguments",
+)
+def no_custom_arguments(devices: GuestDevices) -> Iterator[Finding]:
+    """The guest has no QEMU arguments that libvirt does not understand.
+
+    Devices and files that stand in `<qemu:commandline>` only are checked by nobody before the migration; some
+    prevent it (`non-migratable device`), others are missing on the target.
+    """
+    if devices.custom_arguments:
+        yield Finding(expected="no <qemu:commandline>", actual="arguments of the administrator's own")
+
+
+@check(
     severity=Severity.HIGH,
     blocks=Blocks.MIGRATION,
     stage=Stage.START,

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from audit.check import Blocks, Finding, NotApplicable, Policy, Severity, Source, Stage, Target, check
 from audit.facts.guest import GuestMemory, GuestNics, Nic
-from audit.facts.network import LibvirtNetwork, LibvirtNetworks, Link, Links, Subnets, WayOut
+from audit.facts.network import LibvirtNetwork, LibvirtNetworks, Links, Subnets, WayOut
 
 
 @check(
@@ -56,7 +56,7 @@ def _device(name: str, links: Links, *, is_bridge: bool, switched: bool) -> Iter
             expected=f"the {what} {name} on the target",
             actual="not there",
             because=f"Cannot get interface MTU on '{name}': No such device",
-            remedy=f"On the target: make {what} {shlex.quote(name)} as on this host; or migrate with --xml and another name",
+            remedy=f"On the target: make {what} {shlex.quote(name)} as here; or migrate with --xml and another name",
         )
     elif not link.up and link.kind != "openvswitch" and not switched:
         # The local port of an Open vSwitch bridge is usually down; the switch works nevertheless.

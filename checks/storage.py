@@ -82,7 +82,7 @@ def disks_reachable(
     reference="RHEL 9 §12.5; libvirt 11.3 qemuMigrationSrcIsSafe",
     remedy="Put the image on storage that both hosts mount; or migrate with --copy-storage-all",
 )
-def disks_shared(  # noqa: PLR0913 - what two hosts know of one file
+def disks_shared(
     disks: GuestDisks,
     pools: Source[Pools],
     here: Source[Paths],
@@ -312,7 +312,7 @@ def emulator_present(machine: GuestMachine, guest: GuestIdentity, there: Target[
             expected=f"{machine.emulator} on the target",
             actual="not there",
             because=f"Cannot check QEMU binary {machine.emulator}: No such file or directory",
-            remedy=f"Install QEMU there; or virsh edit {shlex.quote(guest.name)} and drop <emulator>, at the next start",
+            remedy=f"Install QEMU there; or virsh edit {shlex.quote(guest.name)} and drop <emulator>",
         )
 
 

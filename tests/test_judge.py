@@ -72,7 +72,7 @@ def test_each_status_comes_from_where_it_should():
     found, made = judged(calm, {"idle": "3", "busy": "99", "half": "50", "silent": "", "noise": "abc", "bug": "-1"})
     assert found.counts[made.id] == {"pass": 1, "fail": 1, "skip": 1, "unknown": 2, "error": 1}
     [busy] = found.of(Subject("busy"))
-    assert busy.judged.findings[0].message == "99 %; expected: at most 90 %"
+    assert busy.judged.findings[0].message == "expected at most 90 %; found: 99 %"
     [silent] = found.of(Subject("silent"))
     assert (silent.judged.reason, silent.judged.probe) == ("test.load: not collected", LOAD)
     [noise] = found.of(Subject("noise"))

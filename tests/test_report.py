@@ -226,12 +226,14 @@ def test_guests_count_as_on_the_first_page() -> None:
             assert int(found[1] if found else 0) == counts[key]
 
 
-def test_hosts_to_be_drained_are_no_targets() -> None:
+def test_hosts_to_be_drained_are_no_targets(tmp_path: Path) -> None:
     results = examples.go()
     results["run"]["drain"] = ["kvm01", "kvm02"]
     text = section(html(results), "5 Guests", "6 CPU")
     assert "One possible target only (4)" in text
     assert "Outside the scope (2)" in text
+    guests, _ = report.write_tables(results, tmp_path)
+    assert [row["possible_targets"] for row in read(guests)] == ["1", "1", "2"] * 2
 
 
 def test_a_guest_with_nowhere_to_go_is_not_called_movable() -> None:

@@ -20,7 +20,8 @@ from tests import report_examples as examples
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 FLAGS = [
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-    "--disable-background-networking", "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage", "--enable-logging=stderr",
+    "--disable-background-networking", "--disable-component-update", "--disable-sync",
+    "--disable-dev-shm-usage", "--enable-logging=stderr",
 ]  # fmt: skip
 
 pytestmark = [
@@ -38,6 +39,8 @@ frame.onload = () => {{
     e.getBoundingClientRect().right > {width} + 1 && !e.closest(".scroll, pre, details:not([open])"));
   const found = {{
     inner: frame.contentWindow.innerWidth, scroll: root.scrollWidth, height: root.scrollHeight,
+    narrow: [...page.querySelectorAll("main th, main td")].filter((e) =>
+      e.textContent.trim().length > 3 && e.clientWidth && e.clientWidth < 40).slice(0, 5).map((e) => e.textContent),
     wide: wide.slice(0, 5).map((e) => e.tagName + "." + e.className), title: page.title,
     scripts: page.scripts.length, images: page.images.length,
     background: frame.contentWindow.getComputedStyle(page.body).backgroundColor,
@@ -85,6 +88,7 @@ def test_no_sideways_scrolling(tmp_path: Path, name: str, width: int) -> None:
     assert found["inner"] == width
     assert found["scroll"] <= width
     assert found["wide"] == []
+    assert found["narrow"] == []
 
 
 def test_nothing_on_the_console(tmp_path: Path) -> None:

@@ -108,7 +108,7 @@ def test_the_decisive_reason_comes_first():
         )
     route = guest_route(found, "c", GUEST, "b", active=True)
     assert route.verdict == "no"
-    assert [r["message"].split(";")[0] for r in route.reasons] == ["bad of_pair", "bad of_host", "no answer"]
+    assert [r["message"].rpartition(": ")[2] for r in route.reasons] == ["bad of_pair", "bad of_host", "no answer"]
 
 
 def test_the_plain_guest_heeds_what_is_only_about_it():
@@ -191,4 +191,4 @@ def test_departure_reads_the_guest_and_its_host_as_a_source():
         (*failed(of_guest), Subject("a", None, GUEST)),
     ):
         found.add(made, subject, judged)
-    assert [r["message"].split(";")[0] for r in departure(found, GUEST, active=True).reasons] == ["bad of_guest"]
+    assert [r["check"] for r in departure(found, GUEST, active=True).reasons] == [failed(of_guest)[0].id]

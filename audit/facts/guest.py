@@ -108,7 +108,6 @@ class GuestName(NamedTuple):
     name: str
     uuid: str
     active: bool
-    persistent: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +117,7 @@ class HostGuestNames(HostFact):
     probes: ClassVar[tuple[Probe, ...]] = _XML
     guests: tuple[GuestName, ...]
     unread: frozenset[str]
-    """UUIDs of guests whose name or state could not be read."""
+    """UUIDs of guests whose name could not be read."""
 
     def clashing(self, name: str, uuid: str) -> tuple[GuestName, ...]:
         """The guests that have this name or this UUID."""
@@ -135,8 +134,8 @@ class HostGuestNames(HostFact):
         guests, unread = [], set()
         for source in read_guests(said):
             try:
-                state = GuestState.parse(source)
-                guests.append(GuestName(source.guest.name, source.guest.uuid, state.active, state.persistent))
+                known = GuestIdentity.parse(source)
+                guests.append(GuestName(known.name, known.uuid, source.active))
             except Unavailable:
                 unread.add(source.guest.uuid)
         return cls(tuple(sorted(guests)), frozenset(unread))

@@ -12,6 +12,7 @@ from audit.facts.guest_source import GUESTS, XML, XML_INACTIVE
 
 _XML = (GUESTS, XML, XML_INACTIVE)
 _MOST_LAYERS = 256
+_QEMU = "{http://libvirt.org/schemas/domain/qemu/1.0}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +96,7 @@ def _disk(node: etree._Element) -> Disk:
         type=kind,
         source=_source(kind, node.find("source")),
         backing=backing,
-        backing_known=known or image == "raw",
+        backing_known=known or image in {None, "raw"},  # libvirt does not guess formats: raw where none is said
         format=image,
         cache=_get(node, "driver", "cache"),
         readonly=node.find("readonly") is not None,
@@ -251,6 +252,8 @@ class GuestDevices(GuestFact):
     """Of serial, console, parallel and channel devices: file, dev, pipe, unix (listening), connect or log; and the
     host path, where it is configured and not libvirt's own choice."""
     user_net: bool
+    custom_arguments: bool
+    """QEMU arguments of the administrator's own (`<qemu:commandline>`), which libvirt does not understand."""
 
     @classmethod
     def parse(cls, guest: GuestSource) -> Self:
@@ -276,6 +279,7 @@ class GuestDevices(GuestFact):
             graphics=_graphics(root, guest.inactive),
             serial_paths=tuple(dict.fromkeys(_serial_paths(root, guest.inactive))),
             user_net=any(node.get("type") == "user" for node in _devices(root, "interface")),
+            custom_arguments=root.find(f"{_QEMU}commandline/{_QEMU}arg") is not None,
         )
 
 

@@ -257,6 +257,8 @@ def _state(lines: list[str], depth: int) -> PathState | str:
     mode, _, _, size, device, inode = stats[-1]
     rest = [line.split() for line in lines[marks[0] + 1 :]]
     fs = next((fields for fields in rest if fields[:1] == ["fs"] and len(fields) == 3), None)
+    if fs is None:
+        return "the file system's type could not be read"
     return PathState(
         exists=True,
         folder_exists=True,
@@ -265,8 +267,8 @@ def _state(lines: list[str], depth: int) -> PathState | str:
         size=int(size),
         device=_device(int(device)),
         inode=int(inode),
-        magic=None if fs is None else int(fs[1], 16),
-        fsid=0 if fs is None else int(fs[2], 16),
+        magic=int(fs[1], 16),
+        fsid=int(fs[2], 16),
         identity=_identity([fields[1:] for fields in rest if fields[:1] == ["id"] and len(fields) == 5]),
     )
 

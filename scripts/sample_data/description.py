@@ -156,11 +156,13 @@ class Guest:
     shared_memory: bool = False
     block_job: str = ""
     """virsh's words about a job on its first disk."""
+    twin: str = ""
+    """Set where another guest has the same name."""
 
     @property
     def uuid(self) -> str:
-        """The same in every fleet, as a name clash wants it."""
-        return stable_uuid("guest", self.name)
+        """Of its own, and always the same."""
+        return stable_uuid("guest", self.name, self.twin)
 
     @property
     def active(self) -> bool:
@@ -200,6 +202,11 @@ class Host:
     garbage: Mapping[str, Answer] = field(default_factory=dict)
     """Answers that are not what such a host should print, by probe."""
     firewall_ports: tuple[str, ...] = ("16514", "49152-49215")
+    certificate_ends: str = "Feb  1 09:00:00 2028 GMT"
+    """Of libvirt's server certificate."""
+    certificate_valid: bool = True
+    held_devices: tuple[str, ...] = ()
+    """PCI addresses of devices that vfio-pci holds for guests."""
 
     @property
     def fqdn(self) -> str:

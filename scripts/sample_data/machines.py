@@ -1,6 +1,7 @@
 """What a host says of itself: versions, capabilities, memory, services. RHEL 9 with modular daemons."""
 
 from audit.facts.services import UNITS
+from audit.transports import Records
 from scripts.sample_data.description import GIB, Answer, Host, Processor, Software, stable_uuid
 from scripts.sample_data.processors import domcapabilities_cpu, host_cpu
 
@@ -173,10 +174,9 @@ def node_kib(host: Host) -> int:
 
 def capabilities(host: Host) -> Answer:
     """`virsh capabilities`."""
-    vendor_iommu = "yes"
     return Answer(
         f"<capabilities>\n\n  <host>\n    <uuid>{stable_uuid('host', host.fqdn)}</uuid>\n{host_cpu(host, '    ')}"
-        f"    <power_management>\n      <suspend_mem/>\n    </power_management>\n    <iommu support='{vendor_iommu}'/>\n"
+        f"    <power_management>\n      <suspend_mem/>\n    </power_management>\n    <iommu support='yes'/>\n"
         "    <migration_features>\n      <live/>\n      <uri_transports>\n"
         "        <uri_transport>tcp</uri_transport>\n        <uri_transport>rdma</uri_transport>\n"
         "      </uri_transports>\n    </migration_features>\n"
@@ -270,8 +270,8 @@ def domcapabilities(host: Host, virttype: str, machine: str = "") -> Answer:
         for name, enums in _DEVICES.items()
     )
     return Answer(
-        f"<domainCapabilities>\n  <path>{QEMU}</path>\n  <domain>{virttype}</domain>\n  <machine>{canonical}</machine>\n"
-        f"  <arch>x86_64</arch>\n  <vcpu max='{_most_cpus(canonical)}'/>\n  <iothreads supported='yes'/>\n"
+        f"<domainCapabilities>\n  <path>{QEMU}</path>\n  <domain>{virttype}</domain>\n"
+        f"  <machine>{canonical}</machine>\n  <arch>x86_64</arch>\n  <vcpu max='{_most_cpus(canonical)}'/>\n  <iothreads supported='yes'/>\n"
         "  <os supported='yes'>\n    <enum name='firmware'>\n      <value>bios</value>\n"
         f"{efi}    </enum>\n    <loader supported='yes'>\n"
         "      <value>/usr/share/edk2/ovmf/OVMF_CODE.secboot.fd</value>\n"
@@ -454,23 +454,23 @@ def qemu_conf(host: Host) -> Answer:
 
 def tls(host: Host) -> Answer:
     """The files behind qemu+tls."""
-    if not host.root:
-        return Answer(
-            "file ca /etc/pki/CA/cacert.pem\nsubject=CN = Example Virtualization CA\nissuer=CN = Example Virtualization "
-            "CA\nnotAfter=Feb  1 09:00:00 2031 GMT\nvalid 0\nvalid 7\nvalid 30\n"
-            "file server /etc/pki/libvirt/servercert.pem\nabsent\nfile client /etc/pki/libvirt/clientcert.pem\nabsent\n"
-            "file key /etc/pki/libvirt/private/serverkey.pem\nunreadable no access to /etc/pki/libvirt/private\nend\n"
-        )
     authority = "CN = Example Virtualization CA"
     valid = "valid 0\nvalid 7\nvalid 30\n"
-    mine = f"subject=O = Example, CN = {host.fqdn}\nissuer={authority}\nnotAfter=Feb  1 09:00:00 2027 GMT\n"
-    names = f"names=DNS:{host.fqdn}, IP Address:{host.address}\n"
-    return Answer(
-        f"file ca /etc/pki/CA/cacert.pem\nsubject={authority}\nissuer={authority}\nnotAfter=Feb  1 09:00:00 2031 GMT\n"
-        f"{valid}file server /etc/pki/libvirt/servercert.pem\n{mine}{names}{valid}"
-        f"file client /etc/pki/libvirt/clientcert.pem\n{mine}{names}{valid}"
-        "file key /etc/pki/libvirt/private/serverkey.pem\npresent\nend\n"
-    )
+    lines = [
+        "file ca /etc/pki/CA/cacert.pem",
+        f"subject={authority}\nissuer={authority}\nnotAfter=Feb  1 09:00:00 2031 GMT\n{valid}",
+    ]
+    ends = {"server": host.certificate_ends, "client": "Feb  1 09:00:00 2028 GMT"}
+    for role, end in ends.items():
+        current = host.certificate_valid or role == "client"
+        lines += [
+            f"file {role} /etc/pki/libvirt/{role}cert.pem",
+            f"subject=O = Example, CN = {host.fqdn}\nissuer={authority}\nnotAfter={end}",
+            f"names=DNS:{host.fqdn}, IP Address:{host.address}\n{valid if current else ''}",
+        ]
+    lines.append("file key /etc/pki/libvirt/private/serverkey.pem")
+    lines.append("present" if host.root else "unreadable no access to /etc/pki/libvirt/private")
+    return Answer("\n".join(line.rstrip("\n") for line in lines) + "\nend\n")
 
 
 def processes(host: Host) -> Answer:
@@ -480,3 +480,14 @@ def processes(host: Host) -> Answer:
     if host.session_guest:
         lines.append(f"48211 1003 session {host.session_guest}")
     return Answer("\n".join([*lines, "end"]) + "\n")
+
+
+def domcapabilities_asked(host: Host, records: Records) -> Answer:
+    """Domain capabilities for what the cluster's guests need, every line with the record's number."""
+    lines = []
+    for number, (virttype, _arch, machine, _emulator) in enumerate(records, 1):
+        said = domcapabilities(host, virttype, machine)
+        words = said.stderr if said.status else str(said.stdout)
+        lines += [f"{number}:{line}" for line in words.rstrip("\n").split("\n")]
+        lines.append(f"{number}={said.status}")
+    return Answer("\n".join(lines) + "\n")

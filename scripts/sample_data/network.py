@@ -113,7 +113,8 @@ def link_list(host: Host) -> list[dict[str, Any]]:
     for card in host.cards:
         for name in (card.netdev, *representors(card)):
             add(name, **_port_of("ovs-system", "openvswitch"))
-    vnets = [nic.source for guest in host.guests if guest.active for nic in guest.nics if nic.kind == "bridge"]
+    nics = [nic for guest in host.guests if guest.active for nic in guest.nics if nic.kind != "hostdev"]
+    vnets = [network_bridge(nic.source) if nic.kind == "network" else nic.source for nic in nics]
     for number, bridge in enumerate(vnets):
         tap = {"info_kind": "tun", "info_data": {"type": "tap", "vnet_hdr": True}, "info_slave_kind": "bridge"}
         add(f"vnet{number}", master=bridge, linkinfo=tap, operstate="UNKNOWN", qdisc="noqueue")
@@ -150,7 +151,7 @@ def default_route(host: Host) -> Answer:
 
 def speeds(host: Host) -> Answer:
     """/sys/class/net/*/speed; nothing where the device cannot tell."""
-    rates = {name: 25000 for name in (*_UPLINKS, *host.bridges)}
+    rates = dict.fromkeys((*_UPLINKS, *host.bridges), 25000)
     rates |= {card.netdev: 200_000 for card in host.cards}
     lines = []
     for name in sorted(str(entry["ifname"]) for entry in link_list(host)):
@@ -270,10 +271,9 @@ def listening(_host: Host) -> Answer:
     rows = [("0.0.0.0:22", 128), ("0.0.0.0:111", 4096), ("127.0.0.1:631", 4096), ("*:9090", 4096), ("*:16514", 4096),
             ("[::]:22", 128), ("[::]:111", 4096)]  # fmt: skip
     rows += [(f"127.0.0.1:{port}", 1) for port in (5900, 5901)]
-    return Answer("".join(
-        f"LISTEN 0      {backlog:<6} {local:>22} {'*:*' if local[0] == '*' else '[::]:*' if local[0] == '[' else '0.0.0.0:*':>18}\n"
-        for local, backlog in rows
-    ))  # fmt: skip
+    anybody = {"*": "*:*", "[": "[::]:*"}
+    lines = [f"LISTEN 0      {backlog:<6} {own:>22} {anybody.get(own[0], '0.0.0.0:*'):>18}" for own, backlog in rows]
+    return Answer("\n".join(lines) + "\n")
 
 
 # Mellanox cards and Open vSwitch --------------------------------------------------------------------------------
@@ -310,7 +310,7 @@ def mellanox_sysfs(host: Host) -> Answer:
     return Answer("\n".join([*lines, "end"]) + "\n")
 
 
-def _each_card(host: Host, said: dict[str, tuple[int, str]]) -> Answer:
+def _each_card(said: dict[str, tuple[int, str]]) -> Answer:
     """What a tool said, device by device."""
     lines = []
     for device, (status, words) in said.items():
@@ -319,7 +319,7 @@ def _each_card(host: Host, said: dict[str, tuple[int, str]]) -> Answer:
 
 
 def _once(host: Host, words: str) -> Answer:
-    return _each_card(host, {"all": (0, words)} if host.cards else {})
+    return _each_card({"all": (0, words)} if host.cards else {})
 
 
 def devlink_info(host: Host) -> Answer:
@@ -331,12 +331,12 @@ def devlink_info(host: Host) -> Answer:
         serial = "MT" + sha256(host.name.encode()).hexdigest()[:10].upper()
         info = {"driver": "mlx5_core", "serial_number": serial, "board.serial_number": serial, "versions": versions}
         said[card.address] = (0, json.dumps({"info": {f"pci/{card.address}": info}}, separators=(",", ":")))
-    return _each_card(host, said)
+    return _each_card(said)
 
 
 def ethtool(host: Host) -> Answer:
     """`ethtool -i`."""
-    return _each_card(host, {
+    return _each_card({
         card.address: (0, f"driver: mlx5_core\nversion: {host.software.kernel}\nfirmware-version: {card.firmware} "
                           f"({card.psid})\nexpansion-rom-version: \nbus-info: {card.address}\n"
                           "supports-statistics: yes\nsupports-test: yes\nsupports-eeprom-access: no\n"
@@ -347,7 +347,7 @@ def ethtool(host: Host) -> Answer:
 
 def mstflint(host: Host) -> Answer:
     """`mstflint q`."""
-    return _each_card(host, {
+    return _each_card({
         card.address: (0, f"Image type:            FS4\nFW Version:            {card.firmware}\n"
                           f"FW Release Date:       7.11.2024\nProduct Version:       {card.firmware}\n"
                           "Rom Info:              type=UEFI version=14.36.16 cpu=AMD64,AARCH64\n"
@@ -372,17 +372,17 @@ def mstconfig(host: Host) -> Answer:
             "Name:               MCX755106AS-HEA_Ax  \n"
             "Description:        ConnectX-7 adapter; 200GbE; dual-port QSFP112; PCIe 5.0 x16\n"
             f"Device:             {card.address}        \n\n"
-            "Configurations:                                          Default             Current             Next Boot\n"
+            f"{'Configurations:':<57}Default             Current             Next Boot\n"
             f"{star}       VF_MIGRATION_MODE                           {_MODES[0]:<20}{mode:<21}{mode}\n"
             "The '*' shows parameters with next value different from default/current value."
         ))  # fmt: skip
-    return _each_card(host, said)
+    return _each_card(said)
 
 
 def eswitch(host: Host) -> Answer:
     """`devlink -j dev eswitch show`."""
     mode = {"mode": "switchdev", "inline-mode": "none", "encap-mode": "basic"}
-    return _each_card(host, {
+    return _each_card({
         card.address: (0, json.dumps({"dev": {f"pci/{card.address}": mode}}, separators=(",", ":")))
         for card in host.cards
     })  # fmt: skip
@@ -434,3 +434,10 @@ def ovs_database(host: Host) -> Answer:
         {"data": [[interfaces[name], name] for name in names], "headings": ["_uuid", "name"]},
     )
     return Answer("".join(f"{json.dumps(table, separators=(',', ':'))}\n" for table in tables))
+
+
+def vfio(host: Host) -> Answer:
+    """Devices that VFIO drivers hold."""
+    held = [f"vfio-pci {address}" for address in host.held_devices]
+    held += [f"mlx5_vfio_pci {vf_addresses(card)[number]}" for card in host.cards for number in sorted(card.held)]
+    return Answer("".join(f"{line}\n" for line in sorted(held)))

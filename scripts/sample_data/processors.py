@@ -45,19 +45,19 @@ _AMD_KERNEL = (
 
 CASCADE_LAKE = Processor(
     "Intel(R) Xeon(R) Gold 6248R CPU @ 3.00GHz", "Intel", 6, 85, 7, 0x5003707, 2_992_968_000, 46, 48,
-    like="Cascadelake-Server", without="hle rtm", plus=f"{_INTEL} pku tsx-ctrl fb-clear {_VMX}",
+    like="Cascadelake-Server", without="hle rtm", plus=f"{_INTEL} pku tsx-ctrl {_VMX}",
     host_only=_INTEL_HOST, kernel_only=_INTEL_KERNEL, cores=24,
 )  # fmt: skip
 ICE_LAKE = Processor(
     "Intel(R) Xeon(R) Gold 6338 CPU @ 2.00GHz", "Intel", 6, 106, 6, 0xD0003F5, 1_995_312_000, 46, 57,
     like="Icelake-Server", without="hle rtm intel-pt",
-    plus=f"{_INTEL} fsrm rdpid sha-ni avx512ifma taa-no fb-clear {_VMX}",
+    plus=f"{_INTEL} fsrm rdpid sha-ni avx512ifma tsx-ctrl {_VMX}",
     host_only=_INTEL_HOST, kernel_only=_INTEL_KERNEL, cores=32,
 )  # fmt: skip
 SAPPHIRE_RAPIDS = Processor(
     "Intel(R) Xeon(R) Gold 6430", "Intel", 6, 143, 8, 0x2B000620, 2_100_000_000, 46, 57,
-    like="SapphireRapids", without="hle rtm",
-    plus=f"{_INTEL} waitpkg cldemote movdiri movdir64b intel-psfd rrsba-ctrl bhi-ctrl sbdr-ssdp-no fbsdp-no psdp-no "
+    like="SapphireRapids", without="hle rtm taa-no",
+    plus=f"{_INTEL} tsx-ctrl waitpkg cldemote movdiri movdir64b intel-psfd rrsba-ctrl bhi-ctrl sbdr-ssdp-no fbsdp-no psdp-no "
          f"pbrsb-no gds-no rfds-no {_VMX} vmx-enable-user-wait-pause",
     host_only=_INTEL_HOST, kernel_only=_INTEL_KERNEL, cores=32,
 )  # fmt: skip

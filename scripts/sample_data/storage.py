@@ -145,7 +145,7 @@ class _Path:
         return any(path.startswith(below) or path == folder for path in known)
 
     def _files(self) -> list[str]:
-        """Files there are beyond the system's own: on shared storage what any guest names, locally what this host has."""
+        """Beyond the system's own: on shared storage what any guest names, locally what this host has."""
         shared = [m.target + "/" for m in self.host.nfs]
         named = [p for h in self.fleet.hosts for g in h.guests for d in g.disks for p in (d.source, d.backing) if p]
         mine = [f"{NVRAM}/{guest.name}_VARS.fd" for guest in self.host.guests if guest.uefi]
