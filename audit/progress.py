@@ -55,7 +55,7 @@ class Progress:
             if self._live:
                 self._live.stop()
             try:
-                return ask(f"{visible(question)}: ")
+                return ask(visible(question))
             except EOFError:
                 return None
             finally:

@@ -6,13 +6,13 @@ from typing import Any, NamedTuple
 from audit.facts.base import Facts, HostFact, Unavailable
 from audit.facts.cpu import DomainCapabilities, HostCpu, HostModels, Microcode, Smt, Vulnerabilities
 from audit.facts.firewall import Firewall
-from audit.facts.identity import HostIdentity
 from audit.facts.kvm import Kvm
 from audit.facts.machines import MachineTypes
 from audit.facts.mellanox import MellanoxDevices
 from audit.facts.memory import HugePages, Memory, NumaTopology
-from audit.facts.names import OwnNames
+from audit.facts.network import Links
 from audit.facts.services import Daemons, QemuConf
+from audit.facts.storage import Mounts, Selinux
 from audit.facts.versions import Bios, Kernel, Libvirt, OsRelease, Qemu
 from audit.results import Row
 
@@ -79,6 +79,10 @@ def _nested(kvm: Kvm) -> str:
     return {True: "on", False: "off", None: "not stated"}[kvm.nested]
 
 
+def _shared(mounts: Mounts) -> str:
+    return ", ".join(f"{m.path} ← {m.source} ({m.type})" for m in mounts.shared) or "none"
+
+
 def _mellanox(devices: MellanoxDevices) -> str:
     return ", ".join(f"{pf.address} {pf.model}" for pf in devices.pfs) or "none"
 
@@ -107,8 +111,9 @@ LINES = (
     Line("services", "libvirt daemons", Daemons, lambda f: f.mode),
     Line("services", "Migration ports", QemuConf, lambda f: f"{f.migration_port_min}–{f.migration_port_max}"),
     Line("firewall", "Firewall", Firewall, lambda f: f.keeper),
-    Line("names", "Own name", OwnNames, lambda f: f.hostname),
-    Line("identity", "Host UUID", HostIdentity, lambda f: f.uuid),
+    Line("network", "Bridges", Links, lambda f: ", ".join(sorted(f.bridges)) or "none"),
+    Line("storage", "Shared file systems", Mounts, _shared),
+    Line("storage", "SELinux", Selinux, lambda f: "enforcing" if f.enforcing else "not enforcing"),
     Line("mellanox", "Mellanox devices", MellanoxDevices, _mellanox),
 )
 

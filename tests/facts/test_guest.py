@@ -1,5 +1,7 @@
 """Guests are listed and read without trust; what could not be read stays visible and is never taken for nothing."""
 
+# ruff: noqa: E501 - XML is read as it is written
+import contextlib
 import subprocess
 from pathlib import Path
 
@@ -387,15 +389,27 @@ def test_any_text_is_either_read_or_refused(text, data):
             continue
         for source in sources:
             for kind in (*KINDS, GuestState, GuestSnapshots, GuestJob, GuestBlockJobs):
-                try:
+                with contextlib.suppress(Unavailable, ValueError, LookupError):
                     kind.parse(source)
-                except (Unavailable, ValueError, LookupError):
-                    pass
 
 
 _ATTRIBUTES = st.sampled_from(["type", "file", "dev", "name", "uuid", "size", "unit", "bus", "cpuset", "id", "nodeset"])
 _TAGS = st.sampled_from(
-    ["disk", "source", "target", "backingStore", "interface", "hostdev", "memory", "vcpu", "os", "cpu", "tpm", "driver", "address"]
+    [
+        "disk",
+        "source",
+        "target",
+        "backingStore",
+        "interface",
+        "hostdev",
+        "memory",
+        "vcpu",
+        "os",
+        "cpu",
+        "tpm",
+        "driver",
+        "address",
+    ]
 )
 
 
@@ -419,10 +433,8 @@ def test_any_domain_is_either_read_or_refused(head, body):
     root = parse_xml(domain(head=head, body=body).encode())
     source = GuestSource(Guest("h", A, "web"), True, root, None, Said(HostEvidence("h")))
     for kind in KINDS:
-        try:
+        with contextlib.suppress(Unavailable, ValueError, LookupError):
             kind.parse(source)
-        except (Unavailable, ValueError, LookupError):
-            pass
 
 
 @pytest.mark.corpus
@@ -449,7 +461,8 @@ def test_real_domains(samples, said):
             assert GuestMachine.parse(source).machine == "pc-i440fx-rhel7.4.0"
             assert facts[GuestCpu].definition.model == "SandyBridge"
         if path.name == "dumpxml__vdsm__3.txt":
-            assert GuestMachine.parse(source).arch == "s390x"
+            assert GuestMachine.parse(source).arch == "x86_64"
+            assert facts[GuestDisks].disks
     assert refused == ["dumpxml__error-local__1.txt", "dumpxml__malformed-kubevirt__1.txt"]
 
 
