@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import entry_points
 from types import ModuleType
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, NoReturn
 
 from audit.check import At, Check, Finding, NotApplicable, Parameter, Role, Scope
 from audit.evidence import Probe
@@ -100,6 +100,25 @@ class Judgements:
             self.outcomes.setdefault(subject, []).append(Outcome(check, subject, judged))
 
 
+class Missing:
+    """Stands in for a fact that cannot be had: whatever a check asks of it raises the reason.
+
+    So a check whose question does not arise, or that is decided by its other facts, is not made unknown by a fact that
+    it never looks at; and one that does look is.
+    """
+
+    __slots__ = ("_why",)
+
+    def __init__(self, why: Unavailable) -> None:
+        self._why = why
+
+    def _refuse(self, *_: object) -> NoReturn:
+        raise Unavailable(self._why.probe, self._why.reason)
+
+    __getattr__ = __eq__ = __bool__ = __iter__ = __contains__ = __len__ = __str__ = _refuse
+    __hash__ = None  # type: ignore[assignment]
+
+
 class Judge:
     """Applies checks to the facts of one run."""
 
@@ -108,6 +127,7 @@ class Judge:
         self._checks = checks
         self._policy = policy
         self._memo: dict[tuple[Any, ...], Judged] = {}
+        self._missing: dict[int, Missing] = {}
 
     def cluster(self, name: str, hosts: Sequence[str]) -> Judgements:
         """Every check over every subject of the cluster's reached hosts, guests, ordered pairs and placements."""
@@ -136,21 +156,20 @@ class Judge:
     def _judged(self, check: Check, subject: Subject, hosts: Sequence[str]) -> Judged:
         if check.scope is Scope.CLUSTER:
             return self._cluster_judged(check, hosts)
-        arguments = [self._argument(parameter, subject) for parameter in check.parameters]
-        for argument in arguments:
-            if isinstance(argument, Unavailable):
-                return _unknown(argument)
-        return self._ask(check, arguments)
+        return self._ask(check, [self._argument(parameter, subject) for parameter in check.parameters])
 
     def _argument(self, parameter: Parameter, subject: Subject) -> Any:
         if parameter.kind is Policy:
             return self._policy
+        fact: Any
         if issubclass(parameter.kind, GuestFact):
             assert subject.guest is not None, "a guest fact makes a guest scope"
-            return self._facts.of_guest(subject.guest, parameter.kind)
-        host = subject.target if parameter.role is Role.TARGET and subject.target else subject.host
-        assert host is not None, "every scope but the cluster's has a host"
-        return self._facts.of(host, parameter.kind)
+            fact = self._facts.of_guest(subject.guest, parameter.kind)
+        else:
+            host = subject.target if parameter.role is Role.TARGET and subject.target else subject.host
+            assert host is not None, "every scope but the cluster's has a host"
+            fact = self._facts.of(host, parameter.kind)
+        return self._missing.setdefault(id(fact), Missing(fact)) if isinstance(fact, Unavailable) else fact
 
     def _cluster_judged(self, check: Check, hosts: Sequence[str]) -> Judged:
         """A cluster check sees the facts that there are; it passes only if it saw them all."""

@@ -105,7 +105,10 @@ def disks_shared(
             continue
         ours = unknown.known(here.find(path))
         theirs = None if their_path is None else unknown.known(there.find(their_path))
-        if ours is None or not ours.exists:
+        if ours is None:
+            continue
+        if not ours.exists:
+            unknown.append(Unavailable(Paths.probes[0], f"{path}: in use, but not found on the guest's own host"))
             continue
         source = Place(ours, here_mounts.of(ours))
         target = Place(theirs, there_mounts.of(theirs)) if theirs is not None and theirs.exists else None

@@ -4,7 +4,7 @@
     python3 scripts/make_sample_data.py [FOLDER]
 
 FOLDER is sample_data. The same input gives the same bytes. It stops when the program asks a host something that
-scripts/sample_data has no answer to: add the answer there, and look at what changes in the results.
+scripts/sample_fleets has no answer to: add the answer there, and look at what changes in the results.
 """
 
 import shutil
@@ -18,8 +18,8 @@ from audit.evaluate import evaluate  # noqa: E402
 from audit.evidence import Bundle  # noqa: E402
 from audit.judge import discover  # noqa: E402
 from audit.results import dumps  # noqa: E402
-from scripts.sample_data.answers import Undescribed, bundle  # noqa: E402
-from scripts.sample_data.fleets import FLEETS  # noqa: E402
+from scripts.sample_fleets.answers import Undescribed, bundle  # noqa: E402
+from scripts.sample_fleets.fleets import FLEETS  # noqa: E402
 
 
 def write(folder: Path) -> None:

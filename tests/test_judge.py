@@ -9,7 +9,7 @@ import pytest
 from audit.check import Blocks, Cluster, Finding, NotApplicable, Policy, Severity, Source, Target, check
 from audit.evidence import Evidence, HostEvidence, Probe
 from audit.facts.base import Facts, Guest, GuestFact, GuestSource, HostFact, Said, Unavailable
-from audit.judge import Judge, Subject, discover
+from audit.judge import Judge, Missing, Subject, discover
 from audit.text import parse_xml
 
 LOAD = Probe("test.load", "cat /proc/loadavg")
@@ -151,6 +151,26 @@ def test_what_was_found_before_an_unknown_is_kept():
     found, _ = judged(partly, {"a": "1"})
     [outcome] = found.of(Subject("a"))
     assert outcome.judged.status == "fail"
+
+
+def test_a_missing_fact_makes_unknown_only_who_looks_at_it():
+    def only_for_heavy(title: Title, there: Target[Load]) -> Iterator[Finding]:
+        """A heavy guest finds an idle host."""
+        if title.text != "heavy":
+            raise NotApplicable("the guest is light")
+        if there == Load(100):
+            yield Finding(expected="idle", actual="busy")
+
+    guests = {"a": ["<domain><title>heavy</title></domain>", "<domain><title>light</title></domain>"]}
+    found, made = judged(only_for_heavy, {"a": "0", "b": ""}, guests)
+    assert found.counts[made.id] == {"unknown": 1, "skip": 1}
+
+
+def test_whatever_is_asked_of_a_missing_fact_is_refused():
+    missing = Missing(Unavailable(LOAD, "gone"))
+    for use in (str, bool, len, iter, lambda m: m.percent, lambda m: m == 1, lambda m: m != 1, lambda m: 1 in m, hash):
+        with pytest.raises((Unavailable, TypeError)):
+            use(missing)
 
 
 def test_built_in_checks_are_found_and_named_once():

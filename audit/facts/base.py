@@ -64,8 +64,13 @@ class Said:
         """Standard output of a probe that ended with one of the statuses in `ok`."""
         output = self.evidence(probe)
         if output.status not in ok:
-            raise Unavailable(probe, _failure(output))
+            raise Unavailable(probe, self._without_root(probe) + _failure(output))
         return output.stdout.decode("utf-8", "replace")
+
+    def _without_root(self, probe: Probe) -> str:
+        """Why a probe that wants root had none: the cause behind whatever it complained of."""
+        user, _, why = self.host.privilege.partition(": ")
+        return f"not root ({why}); " if user == "user" and "$sudo" in probe.command else ""
 
     def lines(self, probe: Probe, *, ok: tuple[int, ...] = (0,)) -> list[str]:
         """The non-blank lines of `text`."""
@@ -211,5 +216,5 @@ class Facts:
         except Unavailable as reason:
             return reason
         except (ValueError, LookupError, ArithmeticError) as error:  # text that no version known to us prints
-            return Unavailable(kind.probes[0], f"not understood: {visible(repr(error), 200)}")
+            return Unavailable(kind.probes[0], f"not understood: {visible(str(error), 200) or type(error).__name__}")
         return self._shared.setdefault(fact, fact)

@@ -411,7 +411,7 @@ BLOCK_JOBS = Question(
     DRAW_MARK
     + """\
 echo "$mark"
-xargs -0 -n 300 sh -c '
+xargs -0 -x -n 300 sh -c '
 commands=
 while [ $# -ge 3 ]; do
     case $1$2$3 in *[!A-Za-z0-9_.-]*) ;; *) commands="$commands echo $0 $1; blockjob $2 $3 --info; " ;; esac

@@ -11,14 +11,19 @@ from audit.facts.guest import GuestDevices, GuestDisks, GuestMachine
 from audit.facts.pools import Pools
 from audit.text import visible
 
-_LONGEST = 2048
+_LONGEST = 2048  # bytes; 50 such paths fit into what xargs takes at once, so that no record is torn
 _DEEPEST = 64
 
 
 def _plain(path: str) -> bool:
     """A path that can be asked about, and means the same to everyone."""
     parts = path.split("/")
-    return path.startswith("/") and len(path) <= _LONGEST and len(parts) <= _DEEPEST and ".." not in parts
+    return (
+        path.startswith("/")
+        and len(path.encode("utf-8", "replace")) <= _LONGEST
+        and len(parts) <= _DEEPEST
+        and ".." not in parts
+    )
 
 
 def _named(facts: Facts, host: str, peers: Sequence[str]) -> Iterator[str]:
@@ -52,7 +57,7 @@ def _ask(facts: Facts, host: str, peers: Sequence[str]) -> Sequence[tuple[str, .
 PATHS = Question(
     "storage.paths",
     """\
-$sudo xargs -0 -n 400 sh -c '
+$sudo xargs -0 -x -n 100 sh -c '
 export LC_ALL=C
 look() {
     { words=$($as timeout -s KILL 5 stat -L -c "%f %u %g %s %d %i" -- "$@" 2>&1 >&3); } 3>&1

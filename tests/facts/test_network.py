@@ -1,7 +1,5 @@
 """Links, libvirt networks, subnets and the way out."""
 
-# ruff: noqa: E501 - XML and tables are read as they are written
-
 import contextlib
 import json
 

@@ -163,6 +163,15 @@ def test_the_question_answers_truly(tmp_path, said):
     assert not (tmp_path / "pwned").exists()
 
 
+def test_long_paths_do_not_tear_records(said):
+    asked = [f"/nope/{number}" + "/é" * 60 + "x" * 1800 for number in range(120)]
+    _, text, errors = run_question(*asked)
+    assert errors == b""
+    paths = Paths.parse(said({PATHS.name: answered(text, *asked)}))
+    assert all(isinstance(paths.find(path), (PathState, Unavailable)) for path in asked)
+    assert text.count("record ") == 120
+
+
 @pytest.mark.root
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root to become somebody else")
 def test_what_may_not_be_looked_at_is_not_missing(tmp_path, said):
@@ -181,7 +190,7 @@ def test_what_may_not_be_looked_at_is_not_missing(tmp_path, said):
 
 def test_the_cluster_s_guests_raise_the_question(said):
     def host(name, xml, uuid):
-        lists = {key: f"{uuid}\n" for key in ("all", "shutoff", "persistent", "no-snapshots")}
+        lists = dict.fromkeys(("all", "shutoff", "persistent", "no-snapshots"), f"{uuid}\n")
         order = ("all", "running", "paused", "shutoff", "other", "persistent", "transient", "autostart", "snapshots")
         listing = "".join(f"@{key}\n{lists.get(key, '')}" for key in (*order, "no-snapshots"))
         return said(

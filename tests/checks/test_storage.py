@@ -1,0 +1,269 @@
+"""Storage checks, on plain values; among them what really happened in a lab of real migrations."""
+
+from dataclasses import replace
+
+import pytest
+
+from audit.check import NotApplicable, Unavailable
+from audit.facts.guest import GuestDevices, GuestDisks, GuestIdentity, GuestMachine
+from audit.facts.guest_devices import Disk
+from audit.facts.names import Address, OwnAddresses
+from audit.facts.nfs import Exports
+from audit.facts.paths import Component, Paths, PathState
+from audit.facts.pools import Pool, Pools, Secrets
+from audit.facts.storage import HypervisorUser, Mount, Mounts, Selinux, SharedFilesystems, User
+from audit.facts.versions import Libvirt, Version
+from checks import storage as checks
+
+DISK = Disk("vda", "disk", "file", "/srv/a", (), True, "qcow2", "none", False, False, False, False, ())
+CDROM = replace(DISK, target="sda", device="cdrom", source="/iso/cd.iso", readonly=True)
+WEB = GuestIdentity("web", "11111111-2222-4333-8444-555555555555", None)
+NOT_DECLARED = SharedFilesystems(())
+NO_POOLS, NOWHERE = Pools(()), OwnAddresses((Address("br0", "10.0.0.12", 24),))
+NFS, XFS, BTRFS = 0x6969, 0x58465342, 0x9123683E
+FILE = PathState(True, True, (), "file", 1024, "0:45", 99, NFS, 0, frozenset())
+GONE = PathState(False, True, (), None, 0, None, 0, None, 0, frozenset())
+LOCAL = replace(FILE, magic=XFS, device="254:1", inode=7)
+BLOCK = replace(FILE, kind="block", identity=frozenset({"naa.1#0"}))
+
+
+def found(check, *facts):
+    return list(check.function(*facts))
+
+
+def paths(**states):
+    known = {name if name.startswith("/") else "/srv/" + name: state for name, state in states.items()}
+    return Paths(tuple(sorted(known)), tuple(known[name] for name in sorted(known)))
+
+
+def nfs(path="/srv", server="nas", export="/vm", address="10.0.0.5", **options):
+    words = {"vers": "4.2", "addr": address, **options}
+    return Mount(
+        path, "0:45", "/", "nfs4", f"{server}:{export}", False, frozenset(f"{k}={v}" for k, v in words.items())
+    )
+
+
+LOCAL_MOUNT = Mount("/srv", "254:1", "/", "xfs", "/dev/vdb", False, frozenset())
+SHARED, UNSHARED = Mounts((nfs(),)), Mounts((LOCAL_MOUNT,))
+
+
+def shared(here, there, *, disk=DISK, ours=SHARED, theirs=SHARED, declared=NOT_DECLARED, addresses=NOWHERE):
+    return found(
+        checks.disks_shared, GuestDisks((disk,)), NO_POOLS, here, ours, declared, NO_POOLS, there, theirs, addresses
+    )
+
+
+def test_reachable():
+    assert not found(checks.disks_reachable, GuestDisks((DISK,)), WEB, NO_POOLS, paths(a=FILE))
+    [finding] = found(checks.disks_reachable, GuestDisks((DISK,)), WEB, NO_POOLS, paths(a=GONE))
+    assert finding.because.startswith("Cannot access storage file '/srv/a': No such file or directory")
+    with pytest.raises(Unavailable):
+        found(checks.disks_reachable, GuestDisks((DISK,)), WEB, NO_POOLS, paths())
+
+
+def test_a_local_iso_is_named_with_its_remedy():
+    there = paths(**{"/iso/cd.iso": GONE})
+    [finding] = found(checks.disks_reachable, GuestDisks((CDROM,)), WEB, NO_POOLS, there)
+    assert finding.remedy == "virsh change-media web sda --eject"
+    dropped = replace(CDROM, startup_policy="optional")
+    assert not found(checks.disks_reachable, GuestDisks((dropped, replace(CDROM, source=None))), WEB, NO_POOLS, there)
+
+
+def test_a_missing_disk_comes_before_an_unknown_one():
+    disks = GuestDisks((replace(DISK, source="/srv/unknown"), DISK))
+    assert "/srv/a" in next(checks.disks_reachable.function(disks, WEB, NO_POOLS, paths(a=GONE))).expected
+
+
+def test_volumes_are_looked_up_in_each_host_s_own_pool():
+    disk = replace(DISK, type="volume", source="fast/v1")
+    there = Pools((Pool("fast", "dir", True, "/other"),))
+    assert found(checks.disks_reachable, GuestDisks((disk,)), WEB, there, paths(**{"/other/v1": GONE}))
+    assert not found(checks.disks_reachable, GuestDisks((disk,)), WEB, NO_POOLS, paths()), "the pool is another check's"
+
+
+def test_shared_by_nfs():
+    assert not shared(paths(a=FILE), paths(a=FILE))
+    assert not shared(paths(a=FILE), paths(a=GONE)), "what is missing is another check's"
+
+
+def test_local_disks_do_not_go():
+    [finding] = shared(paths(a=LOCAL), paths(a=LOCAL), ours=UNSHARED, theirs=UNSHARED)
+    assert finding.because == "Migration without shared storage is unsafe"
+    assert "xfs" in finding.actual
+    with pytest.raises(Unavailable):
+        shared(paths(a=GONE), paths(a=FILE))
+
+
+def test_a_file_of_the_same_path_on_another_file_system_is_another_file():
+    [finding] = shared(paths(a=FILE), paths(a=LOCAL), theirs=UNSHARED)
+    assert "another file on the target" in finding.actual
+    [finding] = shared(paths(a=FILE), paths(a=replace(FILE, inode=7)), theirs=Mounts((nfs(export="/other"),)))
+    assert "nas:/other" in finding.actual
+
+
+def test_the_nfs_server_itself_as_a_target():
+    same = replace(LOCAL, inode=FILE.inode)
+    server = OwnAddresses((Address("eno1", "10.0.0.5", 24),))
+    assert not shared(paths(a=FILE), paths(a=same), theirs=UNSHARED, addresses=server)
+    with pytest.raises(Unavailable):
+        shared(paths(a=FILE), paths(a=same), theirs=UNSHARED)
+
+
+def test_what_libvirt_s_configuration_declares_shared():
+    lustre = replace(FILE, magic=0x0BD00BD0)
+    declared = SharedFilesystems(("/srv",))
+    assert not shared(paths(a=lustre), paths(a=lustre), declared=declared)
+    with pytest.raises(Unavailable):
+        shared(paths(a=lustre), paths(a=replace(lustre, inode=1)), declared=declared)
+    with pytest.raises(Unavailable):
+        shared(paths(a=lustre), paths(a=lustre), declared=SharedFilesystems((), "permission denied"))
+
+
+@pytest.mark.parametrize(
+    ("theirs", "outcome"),
+    [
+        (BLOCK, "same"),
+        (replace(BLOCK, identity=frozenset({"naa.2#0"})), "other"),
+        (replace(BLOCK, identity=frozenset()), "unknown"),
+        (GONE, "same"),
+    ],
+)
+def test_block_devices(theirs, outcome):
+    disk = replace(DISK, type="block")
+    try:
+        findings = shared(paths(a=BLOCK), paths(a=theirs), disk=disk)
+    except Unavailable:
+        assert outcome == "unknown"
+    else:
+        assert bool(findings) is (outcome == "other")
+
+
+@pytest.mark.parametrize(
+    "disk",
+    [CDROM, replace(DISK, source=None), replace(DISK, type="network", source="rbd:a/b"), replace(DISK, type="dir")],
+)
+def test_disks_that_need_not_be_shared(disk):
+    assert not shared(paths(), paths(), disk=disk)
+
+
+def test_cache_mode_of_old_libvirt():
+    old, new = (Libvirt(v, v) for v in (Version(5, 6, 0), Version(9, 0, 0)))
+    cached = GuestDisks((replace(DISK, cache="writeback"),))
+    assert found(checks.cache_mode, cached, old, paths(a=FILE), SHARED)
+    assert not found(checks.cache_mode, cached, new, paths(), SHARED)
+    assert not found(checks.cache_mode, GuestDisks((DISK,)), old, paths(), SHARED)
+    gfs = replace(FILE, magic=0x01161970)
+    assert not found(checks.cache_mode, cached, old, paths(a=gfs), UNSHARED)
+
+
+OVERLAY = GuestDisks((replace(DISK, backing=("/srv/base",)),))
+
+
+def test_backing_chain():
+    assert not found(checks.backing_chain, OVERLAY, paths(base=FILE), paths(base=FILE))
+    assert found(checks.backing_chain, OVERLAY, paths(base=FILE), paths(base=GONE))
+    assert found(checks.backing_chain, OVERLAY, paths(base=FILE), paths(base=replace(FILE, size=5)))
+    with pytest.raises(Unavailable):
+        found(checks.backing_chain, GuestDisks((replace(DISK, backing_known=False),)), paths(), paths())
+
+
+def test_backing_copies():
+    copies = (OVERLAY, paths(base=LOCAL), UNSHARED, paths(base=LOCAL), UNSHARED)
+    assert found(checks.backing_copies, *copies)
+    assert not found(checks.backing_copies, OVERLAY, paths(base=FILE), SHARED, paths(base=FILE), SHARED)
+
+
+MACHINE = GuestMachine("kvm", "x86_64", "pc-q35-9.0", "/usr/libexec/qemu-kvm", "efi", "/fw/code.fd", "/vars/web.fd")
+
+
+def test_firmware_and_emulator():
+    good = paths(**{"/fw/code.fd": FILE, "/vars/web.fd": GONE, "/usr/libexec/qemu-kvm": FILE})
+    assert not found(checks.nvram_and_loader, MACHINE, good, good)
+    assert not found(checks.emulator_present, MACHINE, WEB, good)
+    bad = paths(
+        **{"/fw/code.fd": GONE, "/vars/web.fd": replace(GONE, folder_exists=False), "/usr/libexec/qemu-kvm": GONE}
+    )
+    assert len(found(checks.nvram_and_loader, MACHINE, good, bad)) == 2
+    [finding] = found(checks.emulator_present, MACHINE, WEB, bad)
+    assert finding.because == "Cannot check QEMU binary /usr/libexec/qemu-kvm: No such file or directory"
+    other = paths(**{"/fw/code.fd": replace(FILE, size=4096), "/vars/web.fd": FILE})
+    assert "Length mismatch" in found(checks.nvram_and_loader, MACHINE, good, other)[0].because
+    assert checks.emulator_present.offline
+
+
+def serial(*serial_paths, tpm_secret=None):
+    return GuestDevices((), (), (), None, tpm_secret, False, False, None, (), serial_paths, False, False)
+
+
+def test_serial_paths():
+    there = paths(log=GONE, **{"/x/log": replace(GONE, folder_exists=False), "/dev/ttyS1": GONE})
+    assert not found(checks.serial_paths, serial(("file", "/srv/log")), there)
+    assert found(checks.serial_paths, serial(("file", "/x/log")), there)[0].remedy == "On the target: mkdir -p /x"
+    assert found(checks.serial_paths, serial(("dev", "/dev/ttyS1")), there)
+    with pytest.raises(Unavailable):
+        found(checks.serial_paths, serial(("file", "/y")), there)
+
+
+def test_pools_and_secrets():
+    volume = GuestDisks((replace(DISK, type="volume", source="fast/v1", secrets=("s1",)),))
+    assert found(checks.pools, volume, NO_POOLS)
+    assert found(checks.pools, volume, Pools((Pool("fast", "dir", False, "/x"),)))
+    assert not found(checks.pools, volume, Pools((Pool("fast", "dir", True, "/x"),)))
+    assert not found(checks.pools, GuestDisks((DISK,)), Pools((), "no storage driver"))
+    assert found(checks.secrets, volume, serial(), Secrets(frozenset()))
+    assert not found(checks.secrets, volume, serial(tpm_secret="t"), Secrets(frozenset({"s1", "t"})))
+    assert not found(checks.secrets, GuestDisks((DISK,)), serial(), Secrets(frozenset(), "not collected"))
+
+
+def test_nfs():
+    local = Mount("/srv", "0:45", "/", "nfs", "nas:/vm", False, frozenset({"vers=3", "nolock", "local_lock=all"}))
+    assert found(checks.nfs_locking, SHARED)
+    assert not found(checks.nfs_locking, Mounts((local, LOCAL_MOUNT)))
+    assert found(checks.nfs_locking_same, SHARED, Mounts((local,)))
+    assert not found(checks.nfs_locking_same, SHARED, SHARED)
+    assert not found(checks.nfs_same_export, SHARED, Mounts((nfs(server="nas.example"),)))
+    assert found(checks.nfs_same_export, SHARED, Mounts((nfs(server="nas2", address="10.0.0.6"),)))
+    assert found(checks.nfs_same_export, SHARED, Mounts((nfs(export="/other"),)))
+    assert not found(checks.nfs_same_export, SHARED, Mounts((nfs(path="/other"), LOCAL_MOUNT)))
+
+
+def test_selinux():
+    disks = GuestDisks((DISK,))
+    off, on = (Selinux(True, (("virt_use_nfs", value),)) for value in (False, True))
+    [finding] = found(checks.selinux_nfs, disks, paths(a=FILE), SHARED, off)
+    assert finding.remedy == "On the target: setsebool -P virt_use_nfs on"
+    assert not found(checks.selinux_nfs, disks, paths(a=FILE), SHARED, on)
+    assert not found(checks.selinux_nfs, disks, paths(a=LOCAL), UNSHARED, Selinux(True, ()))
+    context = Mounts((nfs(context="system_u:object_r:svirt_image_t:s0"),))
+    assert not found(checks.selinux_nfs, disks, paths(a=FILE), context, off)
+    with pytest.raises(NotApplicable):
+        found(checks.selinux_nfs, disks, paths(a=FILE), SHARED, Selinux(False, ()))
+    with pytest.raises(Unavailable):
+        found(checks.selinux_nfs, disks, paths(a=FILE), SHARED, Selinux(True, ()))
+
+
+def user(uid=107, gid=107):
+    return HypervisorUser(User("qemu", uid, gid, frozenset({gid})), False)
+
+
+def test_permissions_and_ids():
+    closed = replace(
+        FILE, components=(Component(0o755, 0, 0), Component(0o700, 1000, 1000), Component(0o644, 107, 107))
+    )
+    opened = replace(closed, components=(Component(0o755, 0, 0), Component(0o711, 1000, 1000), Component(0o600, 0, 0)))
+    assert found(checks.permissions, GuestDisks((DISK,)), paths(a=closed), user())
+    assert not found(checks.permissions, GuestDisks((DISK,)), paths(a=opened), user())
+    assert found(checks.qemu_uid_same, user(), user(64055, 107), SHARED, SHARED)
+    assert not found(checks.qemu_uid_same, user(), user(64055, 107), SHARED, UNSHARED)
+    assert not found(checks.qemu_uid_same, user(), user(), SHARED, SHARED)
+
+
+def test_plain_guests_need_shared_storage():
+    assert not found(checks.plain_guest_shared, SHARED, SHARED)
+    [finding] = found(checks.plain_guest_shared, SHARED, UNSHARED)
+    assert finding.actual == "/srv here, none on the target"
+
+
+def test_exports():
+    assert found(checks.exports_without_root_squash, Exports(frozenset({"/a"}), frozenset({"/a"})))
+    assert not found(checks.exports_without_root_squash, Exports(frozenset({"/a"}), frozenset()))
