@@ -43,11 +43,12 @@ class Probe:
     command: str
     seconds: int = 20
     limit: int = 4 * 1024 * 1024
+    hand: str = ""
 
     @property
     def by_hand(self) -> str:
-        """The command as a person would type it as root."""
-        return self.command.replace("$sudo ", "").strip()
+        """What a person would type as root to see the same: `hand`, or else the command itself."""
+        return self.hand or self.command.replace("$sudo ", "").strip()
 
 
 @dataclass(frozen=True, slots=True)

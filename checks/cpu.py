@@ -437,11 +437,15 @@ def threads_accepted(
 
 
 @check(severity=Severity.INFO, reference="RHEL 9 §12.3")
-def microcode_equal(source: Source[Microcode], target: Target[Microcode]) -> Iterator[Finding]:
-    """Source and target run the same microcode.
+def microcode_equal(
+    here: Source[Processor], there: Target[Processor], source: Source[Microcode], target: Target[Microcode]
+) -> Iterator[Finding]:
+    """Source and target, if they have the same processor, run the same microcode.
 
     By itself a difference is harmless; it is named because microcode can take features away, which the CPU checks see.
     """
+    if here.identity != there.identity:
+        raise NotApplicable("the processors are not the same, and so their microcode is not comparable")
     if source != target:
         yield Finding(str(source), str(target))
 

@@ -51,7 +51,7 @@ def no_snapshots(snapshots: GuestSnapshots, guest: GuestIdentity) -> Iterator[Fi
     if snapshots.snapshots:
         yield Finding(
             expected="no snapshots",
-            actual=f"at least {snapshots.snapshots}",
+            actual="it has some",
             because=f"cannot migrate domain with {snapshots.snapshots} snapshots",
             remedy=f"virsh snapshot-list {shlex.quote(guest.name)}; "
             f"virsh snapshot-delete {shlex.quote(guest.name)} --current  # repeat, or add --metadata to keep the data",
@@ -410,18 +410,19 @@ def _is_address(text: str) -> bool:
     return True
 
 
-@check(severity=Severity.LOW, stage=Stage.AFTER, reference="virsh(1) migrate --persistent")
-def persistent(state: GuestState, guest: GuestIdentity) -> Iterator[Finding]:
+@check(
+    severity=Severity.LOW,
+    stage=Stage.AFTER,
+    reference="virsh(1) migrate --persistent",
+    remedy="virsh dumpxml GUEST > guest.xml; or migrate with --persistent",
+)
+def persistent(state: GuestState) -> Iterator[Finding]:
     """The guest is defined on its host, not only running there.
 
     A transient guest's configuration is gone when it stops. Migration keeps it transient unless told otherwise.
     """
     if not state.persistent:
-        yield Finding(
-            expected="a persistent guest",
-            actual="transient",
-            remedy=f"virsh dumpxml {shlex.quote(guest.name)} > guest.xml; or migrate with --persistent",
-        )
+        yield Finding("a persistent guest", "transient")
 
 
 @check(

@@ -4,7 +4,7 @@ import shlex
 from collections.abc import Iterable, Iterator
 
 from audit.check import Blocks, Finding, NotApplicable, Severity, Source, Stage, Target, Unavailable, check
-from audit.facts.guest import Disk, GuestDevices, GuestDisks, GuestIdentity, GuestMachine
+from audit.facts.guest import Disk, GuestDevices, GuestDisks, GuestIdentity, GuestMachine, GuestState
 from audit.facts.names import OwnAddresses
 from audit.facts.nfs import Exports
 from audit.facts.paths import Paths, PathState
@@ -42,6 +42,12 @@ def _written(disks: GuestDisks) -> Iterator[Disk]:
     return (disk for disk in disks.disks if disk.source is not None and not disk.readonly)
 
 
+_SUPPLY = {
+    False: "Mount the shared storage on the target; or make an image there and migrate with --copy-storage-all",
+    True: "Present the LUN to the target: zoning, multipath, rescan-scsi-bus.sh",
+}
+
+
 @check(
     severity=Severity.HIGH,
     blocks=Blocks.MIGRATION,
@@ -68,9 +74,7 @@ def disks_reachable(
             actual="not there" + ("" if state.folder_exists else ", nor its folder"),
             because=f"Cannot access storage file '{path}': No such file or directory"
             + (f" ({disk.device} {disk.target})" if removable else f" (disk {disk.target})"),
-            remedy=f"virsh change-media {name} {target} --eject"
-            if removable
-            else "Mount the shared storage on the target; or make an image there and migrate with --copy-storage-all",
+            remedy=f"virsh change-media {name} {target} --eject" if removable else _SUPPLY[disk.type == "block"],
         )
     unknown.end()
 
@@ -195,11 +199,15 @@ def cache_mode(
     reference="libvirt 11.3 qemuDomainDetermineDiskChain",
     remedy="Copy the file to the same path on the target, or move the chain to shared storage",
 )
-def backing_chain(disks: GuestDisks, here: Source[Paths], there: Target[Paths]) -> Iterator[Finding]:
+def backing_chain(
+    state: GuestState, disks: GuestDisks, here: Source[Paths], there: Target[Paths]
+) -> Iterator[Finding]:
     """Every image below a disk's top image exists on the target, with the same size.
 
     An overlay holds only what differs from the image below it. With another one below, its data is garbage.
     """
+    if not state.active:
+        raise NotApplicable("shut off: libvirt tells what lies below an image while the guest runs")
     unknown = _Unknown()
     for disk, path in _layers(disks):
         theirs = unknown.known(there.find(path))
@@ -406,7 +414,7 @@ def nfs_locking(mounts: Mounts) -> Iterator[Finding]:
         nfs = mount.nfs
         if nfs and nfs.locks != "local":
             yield Finding(
-                expected="nolock",
+                expected="an NFS mount without file locking",
                 actual=f"{mount.path}: NFS {nfs.version or 'of unknown version'}, "
                 + ("locks kept by the server" if nfs.locks == "server" else "locking unknown"),
             )

@@ -33,6 +33,7 @@ grep -c '^processor' /proc/cpuinfo
 echo '== microcode'
 grep '^microcode' /proc/cpuinfo | sort -u
 :""",
+    hand="cat /proc/cpuinfo",
 )
 
 VULNERABILITIES = Probe(
@@ -40,6 +41,7 @@ VULNERABILITIES = Probe(
     """\
 [ -d /sys/devices/system/cpu/vulnerabilities ] || { echo absent; exit 0; }
 cd /sys/devices/system/cpu/vulnerabilities && grep -H . ./*""",
+    hand="grep -H . /sys/devices/system/cpu/vulnerabilities/*",
 )
 
 SMT = Probe(
@@ -47,6 +49,7 @@ SMT = Probe(
     """\
 [ -d /sys/devices/system/cpu/smt ] || { echo absent; exit 0; }
 cd /sys/devices/system/cpu/smt && printf 'active=%s\\ncontrol=%s\\n' "$(cat active)" "$(cat control)" """,
+    hand="grep -H . /sys/devices/system/cpu/smt/active /sys/devices/system/cpu/smt/control",
 )
 
 # The names alone tell which features this libvirt understands; the files themselves are fetched once per digest.
@@ -58,6 +61,7 @@ cd /usr/share/libvirt/cpu_map || exit 1
 printf 'sha256 %s\\n' "$(cat index.xml x86_*.xml | sha256sum | cut -d' ' -f1)"
 sed -n "s/.*<feature name=[\\"']\\([^\\"']*\\)[\\"'].*/feature \\1/p" x86_features.xml || exit 1
 sed -n "s/.*<model name=[\\"']\\([^\\"'/]*\\)[\\"']>.*/model \\1/p" x86_*.xml""",
+    hand="ls /usr/share/libvirt/cpu_map",
 )
 
 _MACHINE = """\
@@ -69,9 +73,17 @@ ppc64*) machine=pseries ;;
 esac
 """
 _DOMCAPABILITIES = "$sudo virsh -c qemu:///system domcapabilities --virttype"
-DOMCAPS_KVM = Probe("cpu.domcaps_kvm", f'{_MACHINE}{_DOMCAPABILITIES} kvm --machine "$machine"')
+DOMCAPS_KVM = Probe(
+    "cpu.domcaps_kvm",
+    f'{_MACHINE}{_DOMCAPABILITIES} kvm --machine "$machine"',
+    hand="virsh -c qemu:///system domcapabilities --virttype kvm --machine q35",
+)
 DOMCAPS_KVM_DEFAULT = Probe("cpu.domcaps_kvm_default", f"{_DOMCAPABILITIES} kvm")
-DOMCAPS_QEMU = Probe("cpu.domcaps_qemu", f'{_MACHINE}{_DOMCAPABILITIES} qemu --machine "$machine"')
+DOMCAPS_QEMU = Probe(
+    "cpu.domcaps_qemu",
+    f'{_MACHINE}{_DOMCAPABILITIES} qemu --machine "$machine"',
+    hand="virsh -c qemu:///system domcapabilities --virttype qemu --machine q35",
+)
 DOMCAPS_QEMU_DEFAULT = Probe("cpu.domcaps_qemu_default", f"{_DOMCAPABILITIES} qemu")
 _FIRST_ROUND = (
     (DOMCAPS_KVM, "kvm"),
@@ -384,6 +396,7 @@ done' sh""",
     ask=_unanswered,
     arity=4,
     maximum=_MOST_MACHINES,
+    hand="virsh -c qemu:///system domcapabilities --virttype VIRTTYPE --arch ARCH --machine MACHINE",
 )
 
 
@@ -626,6 +639,7 @@ done""",
     limit=16 * 1024 * 1024,
     ask=_first_with_map,
     maximum=1,
+    hand="cat /usr/share/libvirt/cpu_map/index.xml /usr/share/libvirt/cpu_map/x86_*.xml",
 )
 CpuMapFiles.probes = (CPU_MAP, CPU_MAP_FILES)
 

@@ -5,7 +5,7 @@ libvirt must know every name in it. What libvirt compares at last is the guest's
 (libvirt 11.3 qemu_process.c qemuProcessVerifyCPU); host-model of the target's domcapabilities is what QEMU can give.
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 
 from audit.cpu import CpuDefinition, CpuMap, required_features
@@ -15,6 +15,7 @@ from audit.text import visible
 
 # The guest's topology decides it, not the host: no host-model names it, and yet QEMU >= 10 lists it.
 _NOT_THE_HOSTS = frozenset({"ht"})
+_SHOWN = 16  # names of features in one message: the first tell the story
 _DEFAULT_ADDRESS_BITS = 40  # QEMU's phys-bits of a named model, where nothing else is asked for
 
 
@@ -84,6 +85,7 @@ def gap(
             raise Unavailable(DOMCAPS_KVM, "what the guest's own host gave it is not known (check='none')")
         missing -= _missing(cpu, own)
     unknown_features = _unknown_features(cpu, there, names)
+    missing -= set(unknown_features)
     return CpuGap("", tuple(sorted(missing)), unknown_features) if missing or unknown_features else None
 
 
@@ -174,5 +176,7 @@ def _gap_by_name(cpu: CpuDefinition, there: DomainCapabilities) -> CpuGap | None
     return CpuGap(missing=tuple(sorted(missing))) if missing else None
 
 
-def _listed(names: Iterable[str]) -> str:
-    return visible(", ".join(names), 600)
+def _listed(names: Collection[str]) -> str:
+    some = list(names)[:_SHOWN]
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return visible(", ".join(some), 600) + more

@@ -29,6 +29,7 @@ from audit.text import visible
 LISTENING = Probe(
     "firewall.listening",
     "ss -H -ltn 2>/dev/null || ss -ltn 2>/dev/null || { cat /proc/net/tcp && { cat /proc/net/tcp6 || :; }; }",
+    hand="ss -ltn",
 )
 NFT = Probe("firewall.nft", "$sudo nft -j list ruleset", limit=32 * 1024 * 1024)
 IPTABLES = Probe("firewall.iptables", "$sudo iptables-save", limit=32 * 1024 * 1024)
@@ -47,8 +48,11 @@ done
 echo "# end"
 """,
     limit=32 * 1024 * 1024,
+    hand="iptables-legacy-save; ip6tables-legacy-save",
 )
-FIREWALLD = Probe("firewall.firewalld", "$sudo firewall-cmd --list-all-zones", seconds=40)
+FIREWALLD = Probe(
+    "firewall.firewalld", "$sudo firewall-cmd --list-all-zones", seconds=40, hand="firewall-cmd --list-all-zones"
+)
 
 
 class Socket(NamedTuple):

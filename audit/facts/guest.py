@@ -423,6 +423,7 @@ virsh -r -c qemu:///system "$commands echo $0 end" 2>&1' "$mark"
     ask=lambda facts, host, peers: tuple(_ask_block_jobs(facts, host, peers)),
     arity=3,
     maximum=6000,
+    hand="virsh -r -c qemu:///system blockjob GUEST TARGET --info",
 )
 
 

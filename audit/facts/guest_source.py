@@ -25,17 +25,40 @@ _SECTIONS = {
 }
 _LISTS = "; ".join(f"echo @{name}; list --uuid {options}" for name, options in _SECTIONS.items())
 
-GUESTS = Probe("guest.list", f"virsh -r -c qemu:///system '{_LISTS}'", seconds=40)
+GUESTS = Probe(
+    "guest.list",
+    f"virsh -r -c qemu:///system '{_LISTS}'",
+    seconds=40,
+    hand="virsh -r -c qemu:///system list --all --uuid",
+)
 
 
-XML = Probe("guest.xml", for_each("list --uuid --all", "dumpxml $u"), seconds=90, limit=64 * 1024 * 1024)
+XML = Probe(
+    "guest.xml",
+    for_each("list --uuid --all", "dumpxml $u"),
+    seconds=90,
+    limit=64 * 1024 * 1024,
+    hand="virsh -r -c qemu:///system dumpxml GUEST",
+)
 XML_INACTIVE = Probe(
-    "guest.xml_inactive", for_each("list --uuid", "dumpxml --inactive $u"), seconds=90, limit=64 * 1024 * 1024
+    "guest.xml_inactive",
+    for_each("list --uuid", "dumpxml --inactive $u"),
+    seconds=90,
+    limit=64 * 1024 * 1024,
+    hand="virsh -r -c qemu:///system dumpxml --inactive GUEST",
 )
 SNAPSHOTS = Probe(
-    "guest.snapshots", for_each("list --uuid --all --with-snapshot", "snapshot-list --name $u"), seconds=60
+    "guest.snapshots",
+    for_each("list --uuid --all --with-snapshot", "snapshot-list --name $u"),
+    seconds=60,
+    hand="virsh -r -c qemu:///system snapshot-list GUEST",
 )
-JOBS = Probe("guest.jobs", for_each("list --uuid", "domjobinfo $u"), seconds=60)
+JOBS = Probe(
+    "guest.jobs",
+    for_each("list --uuid", "domjobinfo $u"),
+    seconds=60,
+    hand="virsh -r -c qemu:///system domjobinfo GUEST",
+)
 
 
 class Listing(NamedTuple):

@@ -25,6 +25,7 @@ for table in DMAR IVRS IORT; do
 done
 if [ -d /sys/kernel/iommu_groups ]; then echo "groups $(ls /sys/kernel/iommu_groups | wc -l)"; fi
 echo end""",
+    hand="ls -l /dev/kvm /dev/vhost-net /dev/net/tun; ls /sys/module | grep kvm",
 )
 
 

@@ -45,6 +45,7 @@ for d in /sys/bus/pci/devices/*; do
 done
 echo end
 """,
+    hand="lspci -Dnn -d 15b3:",
 )
 
 
@@ -68,18 +69,38 @@ echo end
 """
 
 
-DEVLINK_INFO = Probe("mellanox.devlink_info", _per_function('said=$(devlink -j dev info "pci/$b" 2>&1)'))
+DEVLINK_INFO = Probe(
+    "mellanox.devlink_info",
+    _per_function('said=$(devlink -j dev info "pci/$b" 2>&1)'),
+    hand="devlink -j dev info pci/DEVICE",
+)
 ETHTOOL = Probe(
     "mellanox.ethtool",
     _per_function('for net in "$d"/net/*; do break; done; said=$(ethtool -i "${net##*/}" 2>&1)'),
+    hand="ethtool -i INTERFACE",
 )
-MSTFLINT = Probe("mellanox.mstflint", _per_function('said=$($sudo mstflint -d "$b" q 2>&1)'), seconds=60)
+MSTFLINT = Probe(
+    "mellanox.mstflint", _per_function('said=$($sudo mstflint -d "$b" q 2>&1)'), seconds=60, hand="mstflint -d DEVICE q"
+)
 MSTCONFIG = Probe(
-    "mellanox.mstconfig", _per_function('said=$($sudo mstconfig -d "$b" -e query VF_MIGRATION_MODE 2>&1)'), seconds=60
+    "mellanox.mstconfig",
+    _per_function('said=$($sudo mstconfig -d "$b" -e query VF_MIGRATION_MODE 2>&1)'),
+    seconds=60,
+    hand="mstconfig -d DEVICE -e query VF_MIGRATION_MODE",
 )
-ESWITCH = Probe("mellanox.eswitch", _per_function('said=$($sudo devlink -j dev eswitch show "pci/$b" 2>&1)'))
-PORTS = Probe("mellanox.ports", _per_function("b=all; said=$(devlink -j port show 2>&1)", once=True))
-TOOLS = Probe("mellanox.tools", _per_function("b=all; said=$(command -v mstconfig 2>&1)", once=True))
+ESWITCH = Probe(
+    "mellanox.eswitch",
+    _per_function('said=$($sudo devlink -j dev eswitch show "pci/$b" 2>&1)'),
+    hand="devlink -j dev eswitch show pci/DEVICE",
+)
+PORTS = Probe(
+    "mellanox.ports", _per_function("b=all; said=$(devlink -j port show 2>&1)", once=True), hand="devlink -j port show"
+)
+TOOLS = Probe(
+    "mellanox.tools",
+    _per_function("b=all; said=$(command -v mstconfig 2>&1)", once=True),
+    hand="command -v mstflint mstconfig",
+)
 MODULE = Probe(
     "mellanox.vfio_module",
     _per_function(
@@ -87,6 +108,7 @@ MODULE = Probe(
         "else said=$(modinfo -n mlx5_vfio_pci 2>&1); fi",
         once=True,
     ),
+    hand="modinfo mlx5_vfio_pci",
 )
 IOMMU = Probe(
     "mellanox.iommu",
@@ -101,6 +123,7 @@ fi
 for table in DMAR IVRS IORT; do [ -e "/sys/firmware/acpi/tables/$table" ] && echo "table $table"; done
 printf 'cmdline '; cat /proc/cmdline
 """,
+    hand="ls /sys/kernel/iommu_groups; cat /proc/cmdline",
 )
 
 CONNECTX_7 = "ConnectX-7"

@@ -23,6 +23,7 @@ do
 done
 echo end
 """,
+    hand="grep -r . /sys/kernel/mm/hugepages /sys/devices/system/node/node*/hugepages",
 )
 
 NODES = Probe(
@@ -33,6 +34,7 @@ for file in node[0-9]*/cpulist node[0-9]*/distance; do echo "$file:$(cat "$file"
 for file in node[0-9]*/meminfo; do echo "$file:$(sed -n 's/.*MemTotal: *//p' "$file")" || exit; done
 echo end
 """,
+    hand="grep . /sys/devices/system/node/node*/cpulist /sys/devices/system/node/node*/meminfo",
 )
 
 CGROUP = Probe("memory.cgroup", "stat -f -c %T /sys/fs/cgroup")

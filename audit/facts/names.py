@@ -176,6 +176,7 @@ done' names
     seconds=240,
     ask=_ask_peers,
     maximum=1000,
+    hand="getent ahosts PEER",
 )
 
 

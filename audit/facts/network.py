@@ -18,13 +18,20 @@ SPEEDS = Probe(
     """\
 cd /sys/class/net || exit
 for name in *; do echo "$name $(cat "$name/speed" 2>/dev/null)"; done""",
+    hand="grep . /sys/class/net/*/speed",
 )
 NETWORKS_ACTIVE = Probe(
     "network.libvirt_active",
     "virsh -r -q -c qemu:///system 'net-list --uuid; echo autostart; net-list --all --autostart --uuid'",
     seconds=40,
+    hand="virsh -r -c qemu:///system net-list --all",
 )
-NETWORKS = Probe("network.libvirt", for_each("net-list --all --uuid", "net-dumpxml $u"), seconds=60)
+NETWORKS = Probe(
+    "network.libvirt",
+    for_each("net-list --all --uuid", "net-dumpxml $u"),
+    seconds=60,
+    hand="virsh -r -c qemu:///system net-dumpxml NETWORK",
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ EXPORTS = Probe(
 if [ -r /var/lib/nfs/etab ]; then cat /var/lib/nfs/etab
 elif command -v exportfs >/dev/null; then $sudo exportfs -v
 fi""",
+    hand="exportfs -v",
 )
 
 

@@ -24,6 +24,7 @@ command -v ovs-vsctl >/dev/null || { echo 'not installed'; exit 0; }
 $sudo ovs-vsctl --timeout=5 --format=json -- --columns=other_config list Open_vSwitch \\
   -- --columns=name,ports list Bridge -- --columns=_uuid,interfaces list Port -- --columns=_uuid,name list Interface
 """,
+    hand="ovs-vsctl show; ovs-vsctl list Open_vSwitch",
 )
 
 

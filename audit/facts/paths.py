@@ -125,6 +125,7 @@ while [ $# -ge 2 ]; do one "$1" "$2"; shift 2; done' paths
     ask=_ask,
     arity=2,
     maximum=3000,
+    hand="namei -l PATH; stat -L PATH; stat -f PATH",
 )
 
 Kind = Literal["file", "folder", "block", "other"]

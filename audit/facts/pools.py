@@ -11,7 +11,12 @@ from audit.facts.virsh import UUID, answers, document, for_each
 from audit.text import visible
 
 POOLS_ACTIVE = Probe("storage.pools_active", "virsh -r -q -c qemu:///system pool-list --uuid", seconds=40)
-POOLS = Probe("storage.pools", for_each("pool-list --all --uuid", "pool-dumpxml $u"), seconds=60)
+POOLS = Probe(
+    "storage.pools",
+    for_each("pool-list --all --uuid", "pool-dumpxml $u"),
+    seconds=60,
+    hand="virsh -r -c qemu:///system pool-dumpxml POOL",
+)
 SECRETS = Probe("storage.secrets", "virsh -r -q -c qemu:///system secret-list", seconds=40)
 
 

@@ -36,6 +36,7 @@ UNITS = Probe(
     "services.units",
     "SYSTEMD_PAGER= systemctl show --no-pager -p Id,Names,LoadState,ActiveState,SubState,UnitFileState,Listen "
     + " ".join(_UNITS),
+    hand="systemctl list-units --all 'virt*' 'libvirt*'",
 )
 
 DAEMON = Probe(
@@ -51,6 +52,7 @@ if said=$(virsh -r -c qemu:///system uri 2>&1); then echo answers; else echo "si
 echo end
 """,
     seconds=40,
+    hand="virsh -r -c qemu:///system uri; ls /run/libvirt",
 )
 
 SSHD = Probe(
@@ -61,6 +63,7 @@ set -- ${SSH_CONNECTION:-}
 $sudo sshd -T 2>/dev/null | sed -n 's/^[Pp]ort \\([0-9]*\\)$/port \\1/p'
 echo end
 """,
+    hand="sshd -T | grep ^port",
 )
 
 QEMU_CONF = Probe(
@@ -71,6 +74,7 @@ printf '%s\\n' "$text" |
     sed -e '/^[[:space:]]*#/d' -e '/^[[:space:]]*$/d' \\
         -e 's/^\\([[:space:]]*[a-z_]*password[[:space:]]*=\\).*/\\1 "hidden"/'
 """,
+    hand="grep -v '^#' /etc/libvirt/qemu.conf",
 )
 
 # Where the daemon's configuration names no other files, libvirt's defaults hold.
@@ -109,6 +113,7 @@ show client /etc/pki/libvirt/clientcert.pem
 show key "${key:-/etc/pki/libvirt/private/serverkey.pem}"
 echo end
 """,
+    hand="openssl x509 -noout -subject -issuer -enddate -in /etc/pki/libvirt/servercert.pem",
 )
 
 _RUNNING = {"active", "activating", "reloading"}

@@ -29,6 +29,7 @@ for folder in /proc/[0-9]*; do
 done 2>/dev/null
 echo end
 """,
+    hand="ps -eo uid,user,args | grep qemu",
 )
 
 

@@ -19,6 +19,7 @@ for name in virt_use_nfs virt_use_samba virt_use_fusefs; do
     getsebool "$name" 2>/dev/null || echo "$name $(cat "/sys/fs/selinux/booleans/$name")"
 done
 exit 0""",
+    hand="getenforce; getsebool virt_use_nfs virt_use_samba",
 )
 USERS = Probe(
     "storage.users",
@@ -26,6 +27,7 @@ USERS = Probe(
 for user in qemu libvirt-qemu root; do
     if getent passwd "$user" >/dev/null; then echo "$user $(id "$user")"; fi
 done""",
+    hand="id qemu; id libvirt-qemu",
 )
 
 _PSEUDO = frozenset(

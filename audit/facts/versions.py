@@ -16,6 +16,7 @@ from audit.text import visible
 OS_RELEASE = Probe(
     "versions.os_release",
     "if [ -e /etc/os-release ]; then cat /etc/os-release; else cat /usr/lib/os-release; fi",
+    hand="cat /etc/os-release",
 )
 KERNEL = Probe("versions.kernel", "uname -r -m")
 VIRSH = Probe("versions.virsh", "virsh -r -c qemu:///system version --daemon")
@@ -28,6 +29,7 @@ cd /sys/class/dmi/id || exit 1
 for name in bios_vendor bios_version bios_date bios_release sys_vendor product_name; do
   [ ! -e "$name" ] || printf '%s=%s\\n' "$name" "$(cat "$name")"
 done""",
+    hand="grep . /sys/class/dmi/id/bios_* /sys/class/dmi/id/sys_vendor /sys/class/dmi/id/product_name",
 )
 # A Debian may have rpm installed, and an empty rpm database answers like one that has none of the packages.
 PACKAGES = Probe(
@@ -41,6 +43,7 @@ else
   rpm -qa --qf '%{NAME} %|EPOCH?{%{EPOCH}:}:{}|%{VERSION}-%{RELEASE} ii\\n' || echo failed
 fi | grep -E '^(dpkg|rpm|failed)$|^(libvirt|qemu|edk2|ovmf|seabios|ipxe|swtpm|openvswitch|mstflint)'""",
     seconds=60,
+    hand="rpm -qa || dpkg -l",
 )
 
 

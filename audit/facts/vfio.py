@@ -16,6 +16,7 @@ for driver in *vfio*; do
     for device in "$driver"/*:*:*; do [ ! -e "$device" ] || echo "$driver ${device##*/}"; done
 done
 exit 0""",
+    hand="ls -l /sys/bus/pci/drivers/*vfio*/",
 )
 
 # Kernel drivers that can hand a device's state to a migration; plain vfio-pci and nvgrace-gpu-vfio-pci cannot.

@@ -273,8 +273,11 @@ def test_threads_accepted():
 
 
 def test_notes():
-    assert not run(checks.microcode_equal, Microcode((7,)), Microcode((7,)))
-    assert run(checks.microcode_equal, Microcode((7,)), Microcode((8,)))
+    one, other = PROCESSOR, replace(PROCESSOR, identity="Intel family 6 model 106 stepping 6")
+    assert not run(checks.microcode_equal, one, one, Microcode((7,)), Microcode((7,)))
+    assert run(checks.microcode_equal, one, one, Microcode((7,)), Microcode((8,)))
+    with pytest.raises(NotApplicable):
+        run(checks.microcode_equal, one, other, Microcode((7,)), Microcode((8,)))
     safe = Vulnerabilities((("l1tf", "Mitigation: PTE Inversion"), ("mds", "Vulnerable")))
     worse = Vulnerabilities((("l1tf", "Vulnerable"), ("mds", "Vulnerable"), ("tsa", "Vulnerable")))
     [finding] = run(checks.no_more_vulnerable, safe, worse)

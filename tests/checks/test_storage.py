@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from audit.check import NotApplicable, Unavailable
-from audit.facts.guest import GuestDevices, GuestDisks, GuestIdentity, GuestMachine
+from audit.facts.guest import GuestDevices, GuestDisks, GuestIdentity, GuestMachine, GuestState
 from audit.facts.guest_devices import Disk
 from audit.facts.names import Address, OwnAddresses
 from audit.facts.nfs import Exports
@@ -18,6 +18,7 @@ from checks import storage as checks
 DISK = Disk("vda", "disk", "file", "/srv/a", (), True, "qcow2", "none", False, False, False, False, ())
 CDROM = replace(DISK, target="sda", device="cdrom", source="/iso/cd.iso", readonly=True)
 WEB = GuestIdentity("web", "11111111-2222-4333-8444-555555555555", None)
+RUNS = GuestState("running", True, True)
 NOT_DECLARED = SharedFilesystems(())
 NO_POOLS, NOWHERE = Pools(()), OwnAddresses((Address("br0", "10.0.0.12", 24),))
 NFS, XFS, BTRFS = 0x6969, 0x58465342, 0x9123683E
@@ -160,11 +161,13 @@ OVERLAY = GuestDisks((replace(DISK, backing=("/srv/base",)),))
 
 
 def test_backing_chain():
-    assert not found(checks.backing_chain, OVERLAY, paths(base=FILE), paths(base=FILE))
-    assert found(checks.backing_chain, OVERLAY, paths(base=FILE), paths(base=GONE))
-    assert found(checks.backing_chain, OVERLAY, paths(base=FILE), paths(base=replace(FILE, size=5)))
+    with pytest.raises(NotApplicable):
+        found(checks.backing_chain, replace(RUNS, active=False), OVERLAY, paths(), paths())
+    assert not found(checks.backing_chain, RUNS, OVERLAY, paths(base=FILE), paths(base=FILE))
+    assert found(checks.backing_chain, RUNS, OVERLAY, paths(base=FILE), paths(base=GONE))
+    assert found(checks.backing_chain, RUNS, OVERLAY, paths(base=FILE), paths(base=replace(FILE, size=5)))
     with pytest.raises(Unavailable):
-        found(checks.backing_chain, GuestDisks((replace(DISK, backing_known=False),)), paths(), paths())
+        found(checks.backing_chain, RUNS, GuestDisks((replace(DISK, backing_known=False),)), paths(), paths())
 
 
 def test_backing_copies():
