@@ -11,7 +11,8 @@ from audit.baselines import CrossChecker, cluster_baselines
 from audit.check import Check, Parameter, Role, Scope
 from audit.evidence import Bundle, HostEvidence, Probe
 from audit.facts.base import Facts, Guest, GuestFact, HostFact, Unavailable
-from audit.facts.guest import GuestMemory, GuestPinning, GuestState, read_guests
+from audit.facts.guest import GuestMemory, GuestPinning, GuestState
+from audit.facts.guest_source import read_guests
 from audit.inventory import Inventory
 from audit.judge import Judge, Judgements, Subject
 from audit.judge import Outcome as JudgedOutcome
@@ -36,6 +37,7 @@ from audit.verdict import (
     ClusterRoutes,
     GuestRoutes,
     Route,
+    concerns,
     departure,
     guest_route,
     pair_route,
@@ -137,7 +139,7 @@ def _routes(
                 if target != host
             }
             guests.append(GuestRoutes(guest, active, targets, departure(found, guest, active=active)))
-    return ClusterRoutes(name, hosts, unread, pairs, tuple(guests))
+    return ClusterRoutes(name, hosts, unread, pairs, tuple(guests), concerns(found, name))
 
 
 def _unread(unread: dict[str, str], *hosts: str) -> Route | None:

@@ -211,14 +211,13 @@ def _asked(check: Check, arguments: Iterable[Any]) -> Judged:
     findings: list[Finding] = []
     try:
         for finding in check.function(*arguments):
-            findings.append(finding)  # one by one: what was found before an unknown stops the check is kept
-    except NotApplicable as reason:
-        return Judged("skip", reason=str(reason))
-    except Unavailable as reason:
+            findings.append(finding)  # one by one: what was found before the check stops for a reason is kept
+    except (NotApplicable, Unavailable) as reason:
         if not findings:
-            return _unknown(reason)
+            return _unknown(reason) if isinstance(reason, Unavailable) else Judged("skip", reason=str(reason))
     except Exception as error:  # noqa: BLE001 - a check is somebody else's code; its bug must not end the run
-        return Judged("error", reason=f"{check.id} failed: {visible(repr(error))}")
+        if not findings:
+            return Judged("error", reason=f"{check.id} failed: {visible(repr(error))}")
     return Judged("fail", tuple(findings)) if findings else PASS
 
 

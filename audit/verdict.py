@@ -44,6 +44,8 @@ class ClusterRoutes:
     unread: dict[str, str]
     pairs: dict[tuple[str, str], Route]
     guests: tuple[GuestRoutes, ...]
+    concerns: tuple[str, ...] = ()
+    """What was found about the cluster as a whole, and must be dealt with first."""
 
 
 # Routes ---------------------------------------------------------------------------------------------------
@@ -69,6 +71,16 @@ def departure(found: Judgements, guest: Guest, *, active: bool) -> Route:
     """What the guest's own configuration and host say about leaving."""
     outcomes = [*_in_role(found.of(Subject(guest.host)), Role.SOURCE), *found.of(Subject(guest.host, None, guest))]
     return _route(_concerning(outcomes, active=active))
+
+
+def concerns(found: Judgements, cluster: str) -> tuple[str, ...]:
+    """Findings of cluster checks that are no matter of some hosts' routes, and want attention."""
+    return tuple(
+        finding.message
+        for outcome in found.of(Subject(cluster=cluster))
+        for finding in outcome.judged.findings
+        if not finding.hosts and outcome.check.severity >= Severity.MEDIUM
+    )
 
 
 def unread_route(host: str, why: str) -> Route:
@@ -106,11 +118,10 @@ def _route(outcomes: Iterable[Outcome]) -> Route:
 def _effect(outcome: Outcome) -> RouteVerdict:
     """What one outcome makes of a route that it bears on."""
     blocks = outcome.check.blocks is Blocks.MIGRATION
-    if outcome.judged.status == "fail":
-        if blocks:
-            return "no"
-        return "conditions" if outcome.check.severity >= Severity.MEDIUM else "yes"
-    return "unknown" if blocks else "yes"
+    if blocks:
+        return "no" if outcome.judged.status == "fail" else "unknown"
+    # Unknown is never green: what would have been a condition is one, namely to accept that it is not known.
+    return "conditions" if outcome.check.severity >= Severity.MEDIUM else "yes"
 
 
 def _reasons(outcome: Outcome) -> Iterator[Reason]:
@@ -147,6 +158,7 @@ def summary(clusters: Sequence[ClusterRoutes], drain: Sequence[str]) -> VerdictS
             counts["total"] += 1
             opinions.append(_of_guest(guest, targets))
         opinions.extend(_of_unread(cluster, drain))
+        opinions.extend(_Opinion("GO WITH CONDITIONS", concern) for concern in cluster.concerns)
         if not guests:
             opinions.extend(_of_pairs(cluster, drain))
     word = _ORDER[min((_ORDER.index(o.word) for o in opinions), default=_ORDER.index("CANNOT SAY"))]
@@ -217,8 +229,9 @@ def _of_unread(cluster: ClusterRoutes, drain: Sequence[str]) -> Iterator[_Opinio
 
 
 def _of_pairs(cluster: ClusterRoutes, drain: Sequence[str]) -> Iterator[_Opinion]:
-    """A cluster without guests in scope: each host needs a peer in each direction (a drained host: one to go to)."""
-    if drain and not set(drain) & set(cluster.hosts):
+    """A cluster without guests in scope: each host needs a peer in each direction. A drained host is empty already."""
+    if drain:
+        yield from (_Opinion("GO", "") for host in drain if host in cluster.hosts and host not in cluster.unread)
         return
     if len(cluster.hosts) < 2:
         yield _Opinion(
@@ -226,12 +239,10 @@ def _of_pairs(cluster: ClusterRoutes, drain: Sequence[str]) -> Iterator[_Opinion
         )
         return
     for host in cluster.hosts:
-        if host in cluster.unread or (drain and host not in drain):
-            continue
-        out = {t: route for (s, t), route in cluster.pairs.items() if s == host and t not in drain}
-        yield _peer_opinion(f"a guest of {host} has no host to go to", out)
-        if not drain:
+        if host not in cluster.unread:
+            out = {t: route for (s, t), route in cluster.pairs.items() if s == host}
             back = {s: route for (s, t), route in cluster.pairs.items() if t == host}
+            yield _peer_opinion(f"a guest of {host} has no host to go to", out)
             yield _peer_opinion(f"{host} can take no guest of another host", back)
 
 
@@ -254,7 +265,9 @@ def _sentence(word: Verdict, counts: Counter[str], drain: Sequence[str]) -> str:
     scope = f"draining {', '.join(drain)}: " if drain else ""
     total = counts["total"]
     running = f"{total} running guest{'' if total == 1 else 's'}"
-    if not total:
+    if not total and drain and word == "GO":
+        text = "no guest is running there"
+    elif not total:
         text = {
             "GO": "no guest is running; hosts can exchange a plain guest in both directions",
             "GO WITH CONDITIONS": "no guest is running; hosts can exchange a plain guest once the conditions are met",

@@ -143,11 +143,12 @@ def test_a_cluster_check_passes_only_if_it_saw_every_host(loads, status):
     assert found.counts[made.id] == {status: 1}
 
 
-def test_what_was_found_before_an_unknown_is_kept():
+@pytest.mark.parametrize("stop", [Unavailable(LOAD, "not known"), NotApplicable("no more to see"), ValueError("bug")])
+def test_what_was_found_before_the_check_stopped_is_kept(stop):
     def partly(load: Load) -> Iterator[Finding]:
         """Both halves hold."""
         yield Finding(expected="a", actual="b")
-        raise Unavailable(LOAD, "the other half is not known")
+        raise stop
 
     found, _ = judged(partly, {"a": "1"})
     [outcome] = found.of(Subject("a"))

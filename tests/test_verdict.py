@@ -8,7 +8,17 @@ import pytest
 from audit.check import Blocks, Cluster, Finding, Severity, Source, Stage, Target, check
 from audit.facts.base import Guest, GuestFact, HostFact
 from audit.judge import Judged, Judgements, Subject
-from audit.verdict import ClusterRoutes, GuestRoutes, Route, departure, guest_route, pair_route, summary, unread_route
+from audit.verdict import (
+    ClusterRoutes,
+    GuestRoutes,
+    Route,
+    concerns,
+    departure,
+    guest_route,
+    pair_route,
+    summary,
+    unread_route,
+)
 
 GUEST = Guest("a", "u", "web")
 
@@ -77,7 +87,8 @@ def verdict_with(subject, entry, *, active=True):
         (Subject("a", "b"), failed(of_pair, blocks=Blocks.NOTHING), "conditions"),
         (Subject("a", "b"), failed(of_pair, blocks=Blocks.NOTHING, severity=Severity.MEDIUM), "conditions"),
         (Subject("a", "b"), failed(of_pair, blocks=Blocks.NOTHING, severity=Severity.LOW), "yes"),
-        (Subject("a", "b"), failed(of_pair, blocks=Blocks.NOTHING, status="unknown"), "yes"),
+        (Subject("a", "b"), failed(of_pair, blocks=Blocks.NOTHING, status="unknown"), "conditions"),
+        (Subject("a", "b"), failed(of_pair, blocks=Blocks.NOTHING, severity=Severity.LOW, status="unknown"), "yes"),
         (Subject("a", "b"), failed(of_pair, blocks=Blocks.BASELINE, severity=Severity.LOW), "yes"),
         (Subject(cluster="c"), failed(of_cluster, hosts=("a", "b")), "no"),
         (Subject(cluster="c"), failed(of_cluster, hosts=("a", "z")), "yes"),
@@ -167,7 +178,8 @@ def test_an_unread_host_keeps_a_run_from_being_green_but_not_from_being_red():
 
 def test_a_drain_counts_only_the_drained_hosts_guests_and_the_other_targets():
     assert run({"b": YES, "c": YES}, drain=("a", "b"))["word"] == "GO WITH CONDITIONS"
-    assert run({"b": NO, "c": NO}, drain=("b",), pairs={("b", "a"): YES, ("b", "c"): YES})["word"] == "GO"
+    empty = run({"b": NO, "c": NO}, drain=("b",), pairs={("b", "a"): NO, ("b", "c"): NO})
+    assert (empty["word"], empty["sentence"]) == ("GO", "Draining b: no guest is running there.")
     assert run({"b": YES, "c": YES}, drain=("a",))["sentence"].startswith("Draining a: ")
 
 
@@ -182,6 +194,17 @@ def test_a_cluster_without_guests_needs_a_peer_in_each_direction():
 def test_guests_are_counted_by_their_number_of_targets():
     counts = run({"b": YES, "c": IF}, {"b": YES, "c": NO}, {"b": NO, "c": NO}, {"b": NO, "c": MAYBE})["guests"]
     assert counts == {"two_or_more": 1, "one": 1, "none": 1, "unknown": 1, "total": 4}
+
+
+def test_what_concerns_the_cluster_as_a_whole_is_a_condition_of_the_run():
+    found = Judgements()
+    for made, judged in (failed(of_cluster, blocks=Blocks.NOTHING), failed(of_cluster, hosts=("a", "b"))):
+        found.add(made, Subject(cluster="c"), judged)
+    [concern] = concerns(found, "c")
+    cluster = ClusterRoutes(
+        "c", ("a", "b", "c"), {}, {}, (GuestRoutes(GUEST, True, {"b": YES, "c": YES}, YES),), (concern,)
+    )
+    assert summary([cluster], ())["word"] == "GO WITH CONDITIONS"
 
 
 def test_departure_reads_the_guest_and_its_host_as_a_source():
