@@ -10,8 +10,9 @@ from audit.cpu import CpuDefinition, CpuError, CpuMap, Hypervisor, hypervisor_ba
 from audit.cpu.crosscheck import CrossCheck
 from audit.evidence import Bundle
 from audit.facts.base import Facts, Unavailable
-from audit.facts.cpu import CpuMapFiles, DomainCapabilities, HostModels, cpu_map_files
-from audit.facts.guest import read_guests
+from audit.facts.cpu_map import CpuMapFiles, cpu_map_files
+from audit.facts.guest_source import read_guests
+from audit.facts.host_models import DomainCapabilities, HostModels
 from audit.facts.versions import Libvirt
 from audit.results import Baseline
 

@@ -22,7 +22,7 @@ from audit.cpu import compare as compare_cpus
 from audit.cpu.crosscheck import cross_check
 from audit.evaluate import EvaluationError, evaluate, needed_facts
 from audit.evidence import Bundle, BundleError
-from audit.facts.guest import read_guests
+from audit.facts.guest_source import read_guests
 from audit.inventory import Inventory, InventoryError
 from audit.judge import CheckError, discover
 from audit.progress import Progress

@@ -4,14 +4,16 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from audit.facts.base import Facts, HostFact, Unavailable
-from audit.facts.cpu import DomainCapabilities, HostCpu, HostModels, Microcode, Smt, Vulnerabilities
+from audit.facts.cpu import HostCpu, Microcode, Smt, Vulnerabilities
 from audit.facts.firewall import Firewall
+from audit.facts.host_models import DomainCapabilities, HostModels
 from audit.facts.kvm import Kvm
 from audit.facts.machines import MachineTypes
 from audit.facts.mellanox import MellanoxDevices
 from audit.facts.memory import HugePages, Memory, NumaTopology
 from audit.facts.network import Links
-from audit.facts.services import Daemons, QemuConf
+from audit.facts.qemu_conf import QemuConf
+from audit.facts.services import Daemons
 from audit.facts.storage import Mounts, Selinux
 from audit.facts.versions import Bios, Kernel, Libvirt, OsRelease, Qemu
 from audit.results import Row

@@ -14,25 +14,11 @@ from audit.check import (
     Unavailable,
     check,
 )
-from audit.facts.cpu import (
-    CAPABILITIES,
-    CPUINFO,
-    X86,
-    CpuDefinition,
-    CpuIdentity,
-    CpuMapFiles,
-    DomainCapabilities,
-    HostCpu,
-    HostModels,
-    Microcode,
-    Processor,
-    Refusal,
-    Request,
-    Smt,
-    Vulnerabilities,
-)
-from audit.facts.cpu_fit import gap, migratable, running, seen_address_bits
+from audit.facts.cpu import CAPABILITIES, CPUINFO, X86, CpuIdentity, HostCpu, Microcode, Processor, Smt, Vulnerabilities
+from audit.facts.cpu_fit import CpuDefinition, gap, migratable, running, seen_address_bits
+from audit.facts.cpu_map import CpuMapFiles
 from audit.facts.guest import GuestCpu, GuestMachine
+from audit.facts.host_models import DomainCapabilities, HostModels, Refusal, Request
 from audit.facts.versions import Libvirt, OsRelease, Qemu, Version
 
 _PASSTHROUGH = ("host-passthrough", "maximum")

@@ -6,7 +6,8 @@ from audit.check import Blocks, Finding, NotApplicable, Policy, Severity, Source
 from audit.facts.firewall import NFT, Firewall
 from audit.facts.names import OwnAddresses, OwnNames, PeerAddresses
 from audit.facts.netfilter import Answer, Family, Packet
-from audit.facts.services import SSH_PORT, TCP_PORT, TLS_PORT, Daemons, QemuConf, Sshd
+from audit.facts.qemu_conf import QemuConf
+from audit.facts.services import SSH_PORT, TCP_PORT, TLS_PORT, Daemons, Sshd
 
 _FAMILIES: tuple[Family, ...] = (4, 6)
 _FOR_EACH_PAIR = "it depends on the way a source takes, and is judged for each pair"

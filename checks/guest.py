@@ -14,18 +14,9 @@ from audit.check import (
     Unavailable,
     check,
 )
-from audit.facts.guest import (
-    GuestBlockJobs,
-    GuestDevices,
-    GuestDisks,
-    GuestIdentity,
-    GuestJob,
-    GuestMemory,
-    GuestNics,
-    GuestSnapshots,
-    GuestState,
-    HostGuestNames,
-)
+from audit.facts.guest import GuestIdentity, GuestMemory, GuestSnapshots, GuestState, HostGuestNames
+from audit.facts.guest_devices import GuestDevices, GuestDisks, GuestNics
+from audit.facts.guest_jobs import GuestBlockJobs, GuestJob
 from audit.facts.mellanox import MellanoxDevices
 from audit.facts.names import OwnAddresses, is_loopback
 from audit.facts.versions import Libvirt, Version

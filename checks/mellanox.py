@@ -9,20 +9,10 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from audit.check import Blocks, Finding, NotApplicable, Policy, Severity, Source, Stage, Target, Unavailable, check
-from audit.facts.guest import GuestDevices, GuestNics, GuestState
-from audit.facts.mellanox import (
-    CONNECTX_7,
-    MIGRATION_ENABLED,
-    MIGRATION_MODES,
-    SYSFS,
-    MellanoxDevices,
-    Netdev,
-    Pf,
-    Unread,
-    Vf,
-    VfSurroundings,
-    version_key,
-)
+from audit.facts.guest import GuestState
+from audit.facts.guest_devices import GuestDevices, GuestNics
+from audit.facts.mellanox import CONNECTX_7, SYSFS, MellanoxDevices, Netdev, Pf, Vf, VfSurroundings
+from audit.facts.mellanox_tools import MIGRATION_ENABLED, MIGRATION_MODES, Unread, version_key
 from audit.facts.openvswitch import OpenVswitch
 
 SECTION = "RHEL 9 §12.8"

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from audit.check import Cluster, Finding, NotApplicable, Severity, Source, Stage, Target, check
 from audit.facts.names import OwnAddresses, OwnNames, PeerAddresses
-from audit.facts.services import QemuConf
+from audit.facts.qemu_conf import QemuConf
 
 
 def _by_address(target: OwnAddresses) -> str:

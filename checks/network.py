@@ -5,7 +5,8 @@ import shlex
 from collections.abc import Iterator
 
 from audit.check import Blocks, Finding, NotApplicable, Policy, Severity, Source, Stage, Target, check
-from audit.facts.guest import GuestMemory, GuestNics, Nic
+from audit.facts.guest import GuestMemory
+from audit.facts.guest_devices import GuestNics, Nic
 from audit.facts.network import LibvirtNetwork, LibvirtNetworks, Links, Subnets, WayOut
 
 

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 from audit.check import Blocks, Finding, NotApplicable, Policy, Severity, Source, Stage, Target, Unavailable, check
 from audit.facts.firewall import Listening
+from audit.facts.qemu_conf import QemuConf
 from audit.facts.services import (
     DAEMON,
     SSH_PORT,
@@ -13,7 +14,6 @@ from audit.facts.services import (
     TLS_PORT,
     Certificate,
     Daemons,
-    QemuConf,
     Sshd,
     TlsCertificates,
     Unit,

@@ -4,7 +4,8 @@ import shlex
 from collections.abc import Iterable, Iterator
 
 from audit.check import Blocks, Finding, NotApplicable, Severity, Source, Stage, Target, Unavailable, check
-from audit.facts.guest import Disk, GuestDevices, GuestDisks, GuestIdentity, GuestMachine, GuestState
+from audit.facts.guest import GuestIdentity, GuestMachine, GuestState
+from audit.facts.guest_devices import Disk, GuestDevices, GuestDisks
 from audit.facts.names import OwnAddresses
 from audit.facts.nfs import Exports
 from audit.facts.paths import Paths, PathState

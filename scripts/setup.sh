@@ -2,7 +2,7 @@
 # POSIX sh; apt (Debian 12 or newer, Ubuntu 24.04 or newer) or dnf (RHEL 9 family, Fedora).
 # Where nothing is missing it needs neither root nor a network.
 
-cd "$(dirname "$0")/.." || exit 1
+CDPATH='' cd -- "$(dirname -- "$0")/.." || exit 1
 
 say() { printf '%s\n' "== $*" >&2; }
 die() { printf '%s\n' "$*" >&2; exit 1; }
@@ -10,53 +10,73 @@ die() { printf '%s\n' "$*" >&2; exit 1; }
 as_root() {
     if [ "$(id -u)" = 0 ]; then "$@"
     elif command -v sudo >/dev/null 2>&1; then sudo "$@"
-    else die "this needs root or sudo: $*"
+    else die "this needs root or sudo"
     fi
 }
 
 # What each purpose needs: the tool itself (and libvirt-python's compiler), and its tests.
+# EXTRA: not in every distribution's own repositories; what needs them does without, and says so.
 APT_TOOL="openssh-client python3 python3-venv python3-dev gcc pkg-config libvirt-dev
           libpango-1.0-0 libpangoft2-1.0-0 libharfbuzz-subset0 fonts-dejavu-core"
+APT_EXTRA_TOOL=""
 APT_TEST="libvirt-daemon-system libvirt-clients qemu-system-x86 qemu-utils openssh-server sudo
-          chromium poppler-utils fish tcsh busybox nftables iptables iproute2"
-DNF_TOOL="openssh-clients python3.11 python3.11-devel gcc pkgconf-pkg-config pango harfbuzz dejavu-sans-fonts"
-DNF_TEST="libvirt-daemon-kvm libvirt-client qemu-kvm qemu-img openssh-server sudo poppler-utils nftables iproute"
-DNF_EXTRA_TOOL="libvirt-devel"              # in CodeReady Builder
-DNF_EXTRA_TEST="chromium fish"              # in EPEL; the tests that need them say so when they skip
+          poppler-utils nftables iptables iproute2"
+APT_EXTRA_TEST="chromium fish tcsh busybox"         # Ubuntu: Chromium is no package, busybox-static is in the way
 
-install_packages() {    # install_packages tool|test
-    if command -v apt-get >/dev/null 2>&1; then
-        wanted=$APT_TOOL; [ "$1" = tool ] || wanted="$wanted $APT_TEST"
-        missing=
-        for package in $wanted; do
-            case $(dpkg-query -W -f '${db:Status-Abbrev}' "$package" 2>/dev/null) in
-            ii*) ;;
-            *) missing="$missing $package" ;;
-            esac
-        done
-        [ -n "$missing" ] || return 0
-        say "installing$missing"
-        as_root apt-get -qq update
-        # shellcheck disable=SC2086  # a list of words
-        as_root env DEBIAN_FRONTEND=noninteractive apt-get -qq -y --no-install-recommends install $missing >/dev/null
-    elif command -v dnf >/dev/null 2>&1; then
-        wanted=$DNF_TOOL; extra=$DNF_EXTRA_TOOL
-        [ "$1" = tool ] || { wanted="$wanted $DNF_TEST"; extra="$extra $DNF_EXTRA_TEST"; }
-        missing=; for package in $wanted; do rpm -q "$package" >/dev/null 2>&1 || missing="$missing $package"; done
-        # shellcheck disable=SC2086
-        [ -z "$missing" ] || { say "installing$missing"; as_root dnf -q -y install $missing; }
-        for package in $extra; do
-            rpm -q "$package" >/dev/null 2>&1 ||
-                as_root dnf -q -y --enablerepo='*crb*' --enablerepo='*codeready*' install "$package" ||
-                say "$package cannot be installed from this machine's repositories: going on without it"
-        done
-    else
-        say "neither apt-get nor dnf: assuming that the packages in scripts/setup.sh are there"
-    fi
+DNF_PYTHON=python3; ! grep -qs platform:el9 /etc/os-release || DNF_PYTHON=python3.11    # RHEL 9's own is 3.9
+DNF_TOOL="openssh-clients $DNF_PYTHON $DNF_PYTHON-devel gcc pkgconf-pkg-config pango harfbuzz
+          dejavu-sans-fonts dejavu-sans-mono-fonts"
+DNF_EXTRA_TOOL="libvirt-devel"                      # RHEL: in CodeReady Builder
+DNF_TEST="libvirt-daemon-kvm libvirt-client qemu-kvm qemu-img openssh-server sudo poppler-utils nftables iproute tcsh"
+DNF_EXTRA_TEST="chromium fish"                      # RHEL: in EPEL
+
+is_installed() {
+    case $packager in
+    apt) case $(dpkg-query -W -f '${db:Status-Abbrev}' "$1" 2>/dev/null) in ii*) ;; *) return 1 ;; esac ;;
+    dnf) rpm -q "$1" >/dev/null 2>&1 ;;
+    esac
 }
 
-find_python() {         # the newest Python that is new enough and complete
-    for python in python3.14 python3.13 python3.12 python3.11 python3; do
+missing_of() {          # missing_of PACKAGE…
+    for package; do is_installed "$package" || printf ' %s' "$package"; done
+}
+
+install_packages() {    # install_packages PACKAGE…
+    case $packager in
+    # A first boot's own updates may hold the lock. Nothing of the machine's may be removed for our sake.
+    apt) as_root env DEBIAN_FRONTEND=noninteractive apt-get -qq -y --no-install-recommends --no-remove \
+            -o DPkg::Lock::Timeout=300 install "$@" >/dev/null ;;
+    dnf) # shellcheck disable=SC2046  # no word, or some
+        as_root dnf -q -y $(code_ready) install "$@" ;;
+    esac
+}
+
+code_ready() {          # dnf's options for CodeReady Builder; dnf refuses repositories that it does not know
+    dnf -q repolist --all 2>/dev/null |
+        awk '$1 ~ /^crb$|codeready.builder/ && $1 !~ /debug|source|eus|beta/ { print "--enablerepo=" $1 }'
+}
+
+supply() {              # supply PACKAGE…: all of them, or this is the end
+    # shellcheck disable=SC2046  # a list of words
+    set -- $(missing_of "$@")
+    [ $# != 0 ] || return 0
+    say "installing $*"
+    as_root true || exit 1
+    # One broken repository among many need not matter: the installation will tell.
+    [ "$packager" != apt ] || as_root apt-get -qq update || say "apt-get update failed: going on with what is known"
+    install_packages "$@" || die "not installed: $*"
+}
+
+supply_extra() {        # supply_extra PACKAGE…: each of them that can be had
+    for package in $(missing_of "$@"); do
+        say "installing $package"
+        (install_packages "$package") ||
+            say "$package cannot be installed here: going on without it"
+    done
+}
+
+find_python() {         # one that is new enough and complete; the distribution's first: its headers are there
+    for python in python3 python3.11 python3.12 python3.13 python3.14; do
         if "$python" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
             command -v "$python"
             return 0
@@ -65,17 +85,40 @@ find_python() {         # the newest Python that is new enough and complete
     die "no Python 3.11 or newer with venv was found"
 }
 
-make_venv() {           # make_venv tool|test: .venv/, again only when pyproject.toml has changed
-    stamp=$(cksum <pyproject.toml)
-    [ "$(cat ".venv/.$1" 2>/dev/null)" != "$stamp" ] || return 0
+has_venv() {            # whether .venv/ works: it does not where it was moved to, nor without the Python it was made from
+    .venv/bin/python -c '' 2>/dev/null && grep -qsF "$(pwd -P)/.venv/" .venv/bin/pip
+}
+
+is_set_up() {           # is_set_up tool|test
+    [ "$(cat ".venv/.$1" 2>/dev/null)" = "$(cksum <pyproject.toml)" ] && has_venv
+}
+
+make_venv() {           # make_venv tool|test
     say "setting up .venv/"
-    [ -x .venv/bin/python ] || "$(find_python)" -m venv .venv
+    has_venv || { python=$(find_python) && "$python" -m venv --clear .venv; } || exit 1
     extras=; [ "$1" = tool ] || extras=dev
     .venv/bin/python -m pip -q --disable-pip-version-check install -e ".[libvirt${extras:+,$extras}]" || {
         say "libvirt-python cannot be built here: going on without its cross-check"
         .venv/bin/python -m pip -q --disable-pip-version-check install -e ".${extras:+[$extras]}"
     }
-    for purpose in tool ${extras:+test}; do printf '%s\n' "$stamp" >".venv/.$purpose"; done
+    for purpose in tool ${extras:+test}; do cksum <pyproject.toml >".venv/.$purpose"; done
 }
 
-set_up() { install_packages "$1" && make_venv "$1"; }
+set_up() {              # set_up tool|test
+    if command -v apt-get >/dev/null 2>&1; then
+        packager=apt needed=$APT_TOOL extra=$APT_EXTRA_TOOL
+        [ "$1" = tool ] || { needed="$needed $APT_TEST"; extra="$extra $APT_EXTRA_TEST"; }
+    elif command -v dnf >/dev/null 2>&1; then
+        packager=dnf needed=$DNF_TOOL extra=$DNF_EXTRA_TOOL
+        [ "$1" = tool ] || { needed="$needed $DNF_TEST"; extra="$extra $DNF_EXTRA_TEST"; }
+    else
+        packager='' needed='' extra=''
+        say "neither apt-get nor dnf: assuming that the packages in scripts/setup.sh are there"
+    fi
+    # shellcheck disable=SC2086  # lists of words
+    supply $needed
+    is_set_up "$1" && return 0
+    # shellcheck disable=SC2086
+    supply_extra $extra
+    make_venv "$1"
+}

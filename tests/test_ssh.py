@@ -18,7 +18,8 @@ from audit.evidence import Probe
 from audit.facts.base import Question
 from audit.inventory import Inventory
 from audit.transports import Connection
-from audit.transports.ssh import SshError, known_keys, resolve
+from audit.transports.ssh_config import SshError, resolve
+from audit.transports.ssh_trust import known_keys
 from tests.sshd import Server, run
 
 PASSWORD = "correct horse: battery 'staple'"

@@ -8,9 +8,12 @@ libvirt must know every name in it. What libvirt compares at last is the guest's
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 
-from audit.cpu import CpuDefinition, CpuMap, required_features
+from audit.cpu import CpuDefinition as CpuDefinition  # checks take it from here
+from audit.cpu import CpuMap, required_features
 from audit.facts.base import Unavailable
-from audit.facts.cpu import DOMCAPS_KVM, X86, CpuMapFiles, DomainCapabilities
+from audit.facts.cpu import X86
+from audit.facts.cpu_map import CpuMapFiles
+from audit.facts.host_models import DOMCAPS_KVM, DomainCapabilities
 from audit.text import visible
 
 # The guest's topology decides it, not the host: no host-model names it, and yet QEMU >= 10 lists it.

@@ -13,17 +13,9 @@ from typing import ClassVar, Literal, NamedTuple, Self
 
 from audit.evidence import Probe
 from audit.facts.base import HostFact, Said, Unavailable
-from audit.facts.netfilter import (
-    Answer,
-    Chain,
-    Family,
-    Packet,
-    Table,
-    from_iptables,
-    from_nft,
-    judge,
-    ports_that_matter,
-)
+from audit.facts.iptables import from_iptables
+from audit.facts.netfilter import Answer, Chain, Family, Packet, Table, judge, ports_that_matter
+from audit.facts.nftables import from_nft
 from audit.text import visible
 
 LISTENING = Probe(

@@ -13,14 +13,14 @@ from typing import ClassVar, NamedTuple, Self
 
 from audit.evidence import Evidence, Probe
 from audit.facts.base import Facts, HostFact, Question, Said, Unavailable
-from audit.facts.services import QemuConf
+from audit.facts.network import ADDRESSES, Address, read_addresses
+from audit.facts.qemu_conf import QemuConf
 from audit.text import visible
 
 HOSTNAME = Probe("names.hostname", "uname -n")
 FQDN = Probe("names.fqdn", "hostname -f", seconds=30)
 LIBVIRT_NAME = Probe("names.libvirt", "virsh -r -c qemu:///system hostname", seconds=40)
 OWN_RESOLUTION = Probe("names.self", 'getent ahosts "$(uname -n)"', seconds=30)
-ADDRESSES = Probe("names.addresses", "ip -o addr show")
 
 # RFC 1123 names, with the underscore that people use all the same, and numeric addresses.
 _NAME = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9._:%-]{0,252}[A-Za-z0-9_.])?")
@@ -93,14 +93,6 @@ def is_loopback(address: str) -> bool:
     return (mapped or ip).is_loopback or ip.is_unspecified
 
 
-class Address(NamedTuple):
-    """One address of a network interface."""
-
-    interface: str
-    ip: str
-    prefix: int
-
-
 @dataclass(frozen=True, slots=True)
 class OwnAddresses(HostFact):
     """The addresses of the host's interfaces, loopback left out."""
@@ -130,18 +122,8 @@ class OwnAddresses(HostFact):
 
     @classmethod
     def parse(cls, said: Said) -> Self:
-        """From one line an address: `2: eth0    inet 192.0.2.11/24 brd … scope global eth0`."""
-        addresses = []
-        for line in said.lines(ADDRESSES):
-            match = re.match(r"\d+:\s+(\S+)\s+(inet6?|link/\S+|<)\s*(\S+)", line)
-            if not match:
-                raise Unavailable(ADDRESSES, f"not understood: {visible(line, 120)}")
-            if match[2] not in {"inet", "inet6"}:
-                continue
-            ip, _, prefix = match[3].partition("/")
-            # Point-to-point: "inet 10.0.0.1 peer 10.0.0.2/32"
-            if not is_loopback(ip):
-                addresses.append(Address(match[1].partition("@")[0], _address(ip), int(prefix or 128)))
+        """From the interfaces' addresses."""
+        addresses = [own for own in read_addresses(said) if not is_loopback(own.ip)]
         if not addresses:
             raise Unavailable(ADDRESSES, "no address but loopback")
         return cls(tuple(sorted(addresses)))

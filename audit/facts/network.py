@@ -2,8 +2,9 @@
 
 import ipaddress
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, NamedTuple, Self
 
 from audit.evidence import Probe
 from audit.facts.base import HostFact, Said, Unavailable
@@ -117,6 +118,30 @@ def _text(value: object) -> str | None:
     return value if isinstance(value, str) else None
 
 
+class Address(NamedTuple):
+    """One address of a network interface."""
+
+    interface: str
+    ip: str
+    prefix: int
+
+
+def read_addresses(said: Said) -> Iterator[Address]:
+    """Every address of every interface, from `ip -j addr`; empty objects are filtered rows."""
+    for entry in filter(None, _objects(said, ADDRESSES)):
+        name, addresses = entry.get("ifname"), entry.get("addr_info", [])
+        if not isinstance(name, str) or not isinstance(addresses, list):
+            raise Unavailable(ADDRESSES, "a device without name or addresses")
+        for address in filter(None, addresses):
+            if not isinstance(address, dict):
+                raise Unavailable(ADDRESSES, f"{visible(name, 40)}: an address that is no object")
+            ip, prefix = address.get("local"), address.get("prefixlen")
+            if not isinstance(ip, str) or not isinstance(prefix, int):
+                raise Unavailable(ADDRESSES, f"{visible(name, 40)}: an address without its prefix")
+            ipaddress.ip_interface(f"{ip}/{prefix}")  # refuses what is none
+            yield Address(name, ip, prefix)
+
+
 @dataclass(frozen=True, slots=True)
 class Subnets(HostFact):
     """The IP networks that each device has an address in, link-local ones left out."""
@@ -130,18 +155,12 @@ class Subnets(HostFact):
 
     @classmethod
     def parse(cls, said: Said) -> Self:
-        """From `ip -j addr`."""
+        """From the interfaces' addresses."""
         found: dict[str, set[str]] = {}
-        for entry in _objects(said, ADDRESSES):
-            name, addresses = entry.get("ifname"), entry.get("addr_info", [])
-            if not isinstance(name, str) or not isinstance(addresses, list):
-                continue
-            for address in addresses:
-                if not isinstance(address, dict) or not isinstance(address.get("local"), str):
-                    continue
-                network = ipaddress.ip_interface(f"{address['local']}/{address.get('prefixlen')}").network
-                if not network.is_link_local and not network.is_loopback:
-                    found.setdefault(name, set()).add(str(network))
+        for own in read_addresses(said):
+            network = ipaddress.ip_interface(f"{own.ip}/{own.prefix}").network
+            if not network.is_link_local and not network.is_loopback:
+                found.setdefault(own.interface, set()).add(str(network))
         return cls(tuple((name, frozenset(networks)) for name, networks in sorted(found.items())))
 
 

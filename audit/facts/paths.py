@@ -7,7 +7,8 @@ from typing import ClassVar, Literal, NamedTuple, Self
 
 from audit.evidence import Probe
 from audit.facts.base import Facts, HostFact, Question, Said, Unavailable
-from audit.facts.guest import GuestDevices, GuestDisks, GuestMachine
+from audit.facts.guest import GuestMachine
+from audit.facts.guest_devices import GuestDevices, GuestDisks
 from audit.facts.pools import Pools
 from audit.text import visible
 

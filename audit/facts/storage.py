@@ -7,7 +7,7 @@ from typing import ClassVar, Literal, NamedTuple, Self
 from audit.evidence import Probe
 from audit.facts.base import HostFact, Said, Unavailable
 from audit.facts.paths import PathState
-from audit.facts.services import QemuConf
+from audit.facts.qemu_conf import QemuConf
 from audit.text import visible
 
 MOUNTINFO = Probe("storage.mountinfo", "cat /proc/self/mountinfo")

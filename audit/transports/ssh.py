@@ -1,22 +1,15 @@
 """Hosts asked over SSH: the one place that knows paramiko.
 
-What `ssh HOST` would do is asked of `ssh -G` itself, so that Include, Match, tokens and the system's files mean
-what they mean to OpenSSH. Host keys must be known; nothing here ever accepts one.
+What `ssh HOST` would do is `ssh_config`'s to say, which host keys are known is `ssh_trust`'s.
 """
 
 import base64
 import binascii
 import contextlib
-import fnmatch
-import hashlib
 import hmac
 import logging
-import os
-import re
 import shlex
-import shutil
 import socket
-import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -28,15 +21,12 @@ import paramiko
 from audit.text import visible
 from audit.transports import Answers, Asked, Connection, Secret
 from audit.transports.shell import CHUNK, Conversation, Deadline, Round
+from audit.transports.ssh_config import CONNECT_SECONDS, SshError, Target, last_hop, resolve
+from audit.transports.ssh_trust import known_keys, unknown_key
 
-CONNECT_SECONDS = 20
 _KEYBOARD = {"password", "keyboard-interactive"}
 
 logging.getLogger("paramiko").addHandler(logging.NullHandler())  # its tracebacks are our sentences
-
-
-class SshError(Exception):
-    """Why there is no session, in words for the report."""
 
 
 class Ssh:
@@ -81,9 +71,7 @@ class Ssh:
         with self._lock:
             self._open.discard(transport)
 
-    def _socket(
-        self, target: "Target", deadline: Deadline, behind: tuple[str, ...]
-    ) -> "socket.socket | paramiko.Channel":
+    def _socket(self, target: Target, deadline: Deadline, behind: tuple[str, ...]) -> socket.socket | paramiko.Channel:
         where = f"{target.hostname} port {target.port}"
         try:
             if target.jump:
@@ -102,19 +90,19 @@ class Ssh:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return sock
 
-    def _through(self, target: "Target", deadline: Deadline, behind: tuple[str, ...]) -> paramiko.Channel:
+    def _through(self, target: Target, deadline: Deadline, behind: tuple[str, ...]) -> paramiko.Channel:
         """A channel to the target through its jump host, whose connection all hosts behind it share."""
         if target.jump in behind:
             raise SshError(f"ProxyJump goes round in a circle: {' behind '.join((*behind, target.jump))}")
         with self._lock:
             jump = self._jumps.setdefault(target.jump, _Jump())
-        via, _, earlier = _last_hop(target.jump)
+        via, connection = last_hop(target.jump)
         with jump.held(deadline):
             if jump.transport is None or not jump.transport.is_active():
                 if jump.problem:
                     raise SshError(jump.problem)
                 try:
-                    jump.transport = self.login(_hop(via, earlier), deadline, (*behind, target.jump))
+                    jump.transport = self.login(connection, deadline, (*behind, target.jump))
                 except (SshError, TimeoutError) as error:
                     jump.problem = f"jump host {via}: {error}"
                     raise SshError(jump.problem) from error
@@ -183,167 +171,6 @@ class SshTransport:
         return this.answers(*said)
 
 
-# What ssh would do ----------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Target:
-    """A connection as OpenSSH's configuration resolves it."""
-
-    hostname: str
-    port: int
-    user: str
-    identity_file: str | None
-    """The one that the inventory names: it must be there."""
-    identity_files: tuple[str, ...]
-    identities_only: bool
-    jump: str
-    proxy_command: str
-    known_as: str
-    """The name that known_hosts files have it under."""
-    known_hosts: tuple[str, ...]
-
-
-def resolve(connection: Connection, config: Path | None = None) -> Target:
-    """The connection with what the ssh configuration adds; the connection's own values win. Raises `SshError`."""
-    values = _ssh_g(connection, config)
-    first = {key: found[0] for key, found in values.items()}
-    port = int(first["port"])
-    tokens = {
-        "h": first["hostname"],
-        "n": connection.address,
-        "p": first["port"],
-        "r": first["user"],
-        "d": str(Path.home()),
-        "%": "%",
-    }
-    alias = first.get("hostkeyalias", "").lower()
-    name = alias or first["hostname"].lower()
-    files = f"{first.get('userknownhostsfile', '')} {first.get('globalknownhostsfile', '')}"
-    return Target(
-        hostname=first["hostname"],
-        port=port,
-        user=first["user"],
-        identity_file=connection.identity_file and _path(connection.identity_file, {}),
-        identity_files=tuple(_path(found, tokens) for found in values.get("identityfile", ()) if found != "none"),
-        identities_only=first.get("identitiesonly") == "yes",
-        jump=_unless_none(first.get("proxyjump", "")),
-        proxy_command=_expanded(_unless_none(first.get("proxycommand", "")), tokens),
-        known_as=name if alias or port == 22 else f"[{name}]:{port}",
-        known_hosts=tuple(_path(found, tokens) for found in files.split() if found != "none"),
-    )
-
-
-def _ssh_g(connection: Connection, config: Path | None) -> dict[str, list[str]]:
-    ssh = shutil.which("ssh")
-    if not ssh:
-        raise SshError("the ssh program is missing here; it reads the ssh configuration: install openssh-client(s)")
-    options = {
-        "-F": config,
-        "-p": connection.port,
-        "-l": connection.user,
-        "-i": connection.identity_file,
-        "-J": connection.jump,
-    }
-    given = [word for option, value in options.items() if value for word in (option, str(value))]
-    try:
-        done = subprocess.run(  # noqa: S603  # values are checked by the inventory, and none can be an option
-            [ssh, "-G", *given, "--", connection.address],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            timeout=CONNECT_SECONDS,
-            check=False,
-        )
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise SshError(f"ssh -G: {error}") from error
-    values: dict[str, list[str]] = {}
-    for line in done.stdout.decode("utf-8", "replace").splitlines():
-        key, _, value = line.partition(" ")
-        values.setdefault(key, []).append(value)
-    if done.returncode or not {"hostname", "port", "user"} <= values.keys():
-        words = done.stderr.decode("utf-8", "replace").strip().splitlines() or [f"exit status {done.returncode}"]
-        raise SshError(f"ssh configuration: {visible(words[-1], 200)}")
-    return values
-
-
-def _unless_none(value: str) -> str:
-    return "" if value.lower() == "none" else value
-
-
-def _expanded(text: str, tokens: dict[str, str]) -> str:
-    return re.sub(r"%(.)", lambda found: tokens.get(found[1], found[0]), text)
-
-
-def _path(text: str, tokens: dict[str, str]) -> str:
-    return str(Path(os.path.expandvars(_expanded(text.strip('"'), tokens))).expanduser())
-
-
-def _last_hop(jump: str) -> tuple[str, str, str]:
-    """The jump host next to the target, a comma, and those before it."""
-    earlier, comma, via = jump.rpartition(",")
-    return via, comma, earlier
-
-
-def _hop(via: str, earlier: str) -> Connection:
-    user, _, rest = via.removeprefix("ssh://").rpartition("@")
-    address, colon, port = rest.rpartition(":")
-    if not colon or "]" in port or (":" in address.strip("[]") and not address.startswith("[")):
-        address, port = rest, ""
-    return Connection(
-        address.strip("[]"), port=int(port) if port.isdecimal() else None, user=user or None, jump=earlier or None
-    )
-
-
-# Who is there: the host's key -----------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class KnownKey:
-    """One key that a known_hosts file has for a host."""
-
-    type: str
-    blob: bytes
-    where: str
-
-
-def known_keys(files: Sequence[str], name: str) -> tuple[KnownKey, ...]:
-    """The keys that `files` have for `name` (`host`, or `[host]:port`), without those that any of them revokes."""
-    known: list[KnownKey] = []
-    revoked: set[bytes] = set()
-    for file in files:
-        with contextlib.suppress(OSError):
-            for number, line in enumerate(Path(file).read_text("utf-8", "replace").splitlines(), 1):
-                marker, _, rest = line.partition(" ") if line.startswith("@") else ("", "", line)
-                words = rest.split()
-                if len(words) < 3 or line.startswith("#") or not _names(words[0], name):
-                    continue
-                with contextlib.suppress(binascii.Error):
-                    blob = base64.b64decode(words[2], validate=True)
-                    if marker == "@revoked":
-                        revoked.add(blob)
-                    elif not marker:  # certificate authorities of hosts are beyond paramiko
-                        known.append(KnownKey(words[1], blob, f"{file}:{number}"))
-    return tuple(key for key in known if key.blob not in revoked)
-
-
-def _names(patterns: str, name: str) -> bool:
-    """Whether the first field of a known_hosts line means `name`: hashed, or patterns separated by commas."""
-    if patterns.startswith("|1|"):
-        salt, _, digest = patterns[3:].partition("|")
-        try:
-            wanted = hmac.digest(base64.b64decode(salt), name.encode(), "sha1")
-        except binascii.Error:
-            return False
-        return hmac.compare_digest(base64.b64encode(wanted), digest.encode())
-    found = False
-    for pattern in patterns.lower().split(","):
-        if fnmatch.fnmatchcase(name, pattern.lstrip("!").replace("[", "[[]")):
-            if pattern.startswith("!"):
-                return False
-            found = True
-    return found
-
-
 def _shake_hands(transport: paramiko.Transport, target: Target, deadline: Deadline) -> None:
     """Agree on keys, and see that the host's is a known one."""
     known = known_keys(target.known_hosts, target.known_as)
@@ -360,32 +187,11 @@ def _shake_hands(transport: paramiko.Transport, target: Target, deadline: Deadli
         deadline.left()
         raise SshError(f"{target.hostname} port {target.port}: {_words(error)}") from error
     if not any(hmac.compare_digest(key.asbytes(), each.blob) for each in known):
-        raise SshError(_unknown_key(key, known, target))
+        raise SshError(unknown_key(key.get_name(), key.asbytes(), known, target))
 
 
 def _algorithms(key_type: str) -> tuple[str, ...]:
     return ("rsa-sha2-512", "rsa-sha2-256", "ssh-rsa") if key_type == "ssh-rsa" else (key_type,)
-
-
-def _unknown_key(key: paramiko.PKey, known: Sequence[KnownKey], target: Target) -> str:
-    digest = base64.b64encode(hashlib.sha256(key.asbytes()).digest()).decode().rstrip("=")
-    shown = f"{target.known_as} shows {key.get_name()} SHA256:{digest}"
-    other = next((each for each in known if each.type == key.get_name()), None)
-    if other:
-        return (
-            f"host key is not the known one: {shown}, {other.where} has another. Either the host was installed anew"
-            f" or somebody stands in between; when sure of the first: ssh-keygen -R '{target.known_as}'"
-        )
-    port = "" if target.port == 22 else f"-p {target.port} "
-    scan = "" if target.jump or target.proxy_command else f" or: ssh-keyscan {port}{target.hostname}"
-    scan += " >> ~/.ssh/known_hosts" if scan else ""
-    return (
-        f"host key unknown: {shown}. Compare it on the host (ssh-keygen -lf /etc/ssh/ssh_host_*_key.pub),"
-        f" then accept it once with: ssh {port}{target.user}@{target.hostname}{scan}"
-    )
-
-
-# Who are we: the login ------------------------------------------------------------------------------------
 
 
 class _Login:

@@ -7,7 +7,7 @@ from audit.collect import collect, probes_of
 from audit.evaluate import needed_facts
 from audit.evidence import Bundle, Evidence
 from audit.facts.base import Question
-from audit.facts.guest import read_guests
+from audit.facts.guest_source import read_guests
 from audit.inventory import Inventory
 from audit.judge import discover
 from audit.transports import Answers, Asked, Records
@@ -51,12 +51,11 @@ _PROBES: Mapping[str, Callable[[Host], Answer]] = {
     "memory.hugepages": machines.hugepages,
     "memory.meminfo": machines.meminfo,
     "memory.nodes": machines.nodes,
-    "names.addresses": network.addresses,
     "names.fqdn": network.hostname,
     "names.hostname": network.hostname,
     "names.libvirt": network.virsh_hostname,
     "names.self": network.own_resolution,
-    "network.addresses": network.address_list,
+    "network.addresses": network.addresses,
     "network.default_route": network.default_route,
     "network.libvirt": network.networks,
     "network.libvirt_active": network.networks_active,

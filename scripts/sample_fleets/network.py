@@ -45,22 +45,6 @@ def _ahosts(name: str, address: str) -> str:
     return f"{address:<15} STREAM {name}\n{address:<15} DGRAM  \n{address:<15} RAW    \n"
 
 
-def addresses(host: Host) -> Answer:
-    """`ip -o addr show`."""
-    forever = "valid_lft forever preferred_lft forever"
-    lines = [
-        f"1: lo    inet 127.0.0.1/8 scope host lo\\       {forever}",
-        f"1: lo    inet6 ::1/128 scope host \\       {forever}",
-    ]
-    index = 2 + len(_UPLINKS[: len(host.bridges)])
-    name = host.bridges[0]
-    brd = str(ipaddress.ip_network(f"{host.address}/24", strict=False).broadcast_address)
-    scope = f"scope global noprefixroute {name}"
-    lines.append(f"{index}: {name}    inet {host.address}/24 brd {brd} {scope}\\       {forever}")
-    lines.append(f"{index}: {name}    inet6 {_link_local(host, name)}/64 scope link noprefixroute \\       {forever}")
-    return Answer("\n".join(lines) + "\n")
-
-
 def _link_local(host: Host, device: str) -> str:
     words = mac(host.name, device).split(":")
     return str(ipaddress.ip_address(f"fe80::5054:ff:fe{words[3]}:{words[4]}{words[5]}"))
@@ -126,7 +110,7 @@ def links(host: Host) -> Answer:
     return Answer(json.dumps(link_list(host), separators=(",", ":")) + "\n")
 
 
-def address_list(host: Host) -> Answer:
+def addresses(host: Host) -> Answer:
     """`ip -j addr show`."""
     entries = []
     for entry in link_list(host):

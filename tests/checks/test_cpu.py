@@ -4,20 +4,10 @@ import pytest
 
 from audit.check import NotApplicable, Unavailable
 from audit.cpu import CpuDefinition, CpuFeature, CpuSignature, Hypervisor, HypervisorModel, MaxPhysAddr, Topology
-from audit.facts.cpu import (
-    CpuIdentity,
-    CpuMapFiles,
-    DomainCapabilities,
-    HostCpu,
-    HostModels,
-    Microcode,
-    Processor,
-    Refusal,
-    Request,
-    Smt,
-    Vulnerabilities,
-)
+from audit.facts.cpu import CpuIdentity, HostCpu, Microcode, Processor, Smt, Vulnerabilities
+from audit.facts.cpu_map import CpuMapFiles
 from audit.facts.guest import GuestCpu, GuestMachine
+from audit.facts.host_models import DomainCapabilities, HostModels, Refusal, Request
 from audit.facts.versions import Libvirt, OsRelease, Qemu, Version
 from checks import cpu as checks
 

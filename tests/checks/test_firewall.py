@@ -4,9 +4,11 @@ import pytest
 
 from audit.check import NotApplicable, Policy, Unavailable
 from audit.facts.firewall import Firewall
-from audit.facts.names import Address, OwnAddresses, OwnNames, PeerAddresses, Route
-from audit.facts.netfilter import from_iptables
-from audit.facts.services import Daemons, QemuConf, Sshd
+from audit.facts.iptables import from_iptables
+from audit.facts.names import OwnAddresses, OwnNames, PeerAddresses, Route
+from audit.facts.network import Address
+from audit.facts.qemu_conf import QemuConf
+from audit.facts.services import Daemons, Sshd
 from checks import firewall
 
 TARGET = OwnAddresses((Address("eth0", "192.0.2.12", 24),))

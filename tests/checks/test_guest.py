@@ -5,24 +5,12 @@ from dataclasses import fields, replace
 import pytest
 
 from audit.check import At, Blocks, Unavailable
-from audit.facts.guest import (
-    GuestBlockJobs,
-    GuestDevices,
-    GuestDisks,
-    GuestIdentity,
-    GuestJob,
-    GuestMemory,
-    GuestName,
-    GuestNics,
-    GuestSnapshots,
-    GuestState,
-    HostDevice,
-    HostGuestNames,
-    Nic,
-)
-from audit.facts.guest_devices import Disk
+from audit.facts.guest import GuestIdentity, GuestMemory, GuestName, GuestSnapshots, GuestState, HostGuestNames
+from audit.facts.guest_devices import Disk, GuestDevices, GuestDisks, GuestNics, HostDevice, Nic
+from audit.facts.guest_jobs import GuestBlockJobs, GuestJob
 from audit.facts.mellanox import MellanoxDevices
-from audit.facts.names import Address, OwnAddresses
+from audit.facts.names import OwnAddresses
+from audit.facts.network import Address
 from audit.facts.versions import Libvirt, Version
 from audit.facts.vfio import VfioDevices
 from checks import guest as checks

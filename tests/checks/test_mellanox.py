@@ -8,19 +8,10 @@ import pytest
 
 from audit.check import Blocks, Check, Finding, NotApplicable, Policy, Scope, Severity, Unavailable
 from audit.evidence import Probe
-from audit.facts.guest import GuestDevices, GuestNics, GuestState, HostDevice, Nic
-from audit.facts.mellanox import (
-    DevlinkPort,
-    Firmware,
-    Iommu,
-    MellanoxDevices,
-    Netdev,
-    Pf,
-    Unread,
-    Vf,
-    VfMigrationMode,
-    VfSurroundings,
-)
+from audit.facts.guest import GuestState
+from audit.facts.guest_devices import GuestDevices, GuestNics, HostDevice, Nic
+from audit.facts.mellanox import Iommu, MellanoxDevices, Netdev, Pf, Vf, VfSurroundings
+from audit.facts.mellanox_tools import DevlinkPort, Firmware, Unread, VfMigrationMode
 from audit.facts.openvswitch import Bridge, Database, OpenVswitch
 from audit.facts.versions import Libvirt, Version
 from checks import mellanox

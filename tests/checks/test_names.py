@@ -3,8 +3,9 @@
 import pytest
 
 from audit.check import At, Blocks, NotApplicable, Unavailable
-from audit.facts.names import Address, OwnAddresses, OwnNames, PeerAddresses, Route
-from audit.facts.services import QemuConf
+from audit.facts.names import OwnAddresses, OwnNames, PeerAddresses, Route
+from audit.facts.network import Address
+from audit.facts.qemu_conf import QemuConf
 from checks import names
 
 TARGET = OwnAddresses((Address("eth0", "192.0.2.12", 24),))

@@ -5,7 +5,8 @@ from dataclasses import fields
 import pytest
 
 from audit.check import NotApplicable, Policy, Unavailable
-from audit.facts.guest import GuestMemory, GuestNics, Nic
+from audit.facts.guest import GuestMemory
+from audit.facts.guest_devices import GuestNics, Nic
 from audit.facts.network import LibvirtNetwork, LibvirtNetworks, Link, Links, Subnets, WayOut
 from checks import network as checks
 

@@ -6,7 +6,8 @@ import pytest
 
 from audit.check import Blocks, NotApplicable, Policy, Unavailable
 from audit.facts.firewall import Listening, Socket
-from audit.facts.services import Certificate, Daemons, QemuConf, Sshd, TlsCertificates, Unit, Units
+from audit.facts.qemu_conf import QemuConf
+from audit.facts.services import Certificate, Daemons, Sshd, TlsCertificates, Unit, Units
 from checks import services
 
 SSH, TLS, TCP = Policy(), Policy(transport="tls"), Policy(transport="tcp")

@@ -5,9 +5,10 @@ from dataclasses import replace
 import pytest
 
 from audit.check import NotApplicable, Unavailable
-from audit.facts.guest import GuestDevices, GuestDisks, GuestIdentity, GuestMachine, GuestState
-from audit.facts.guest_devices import Disk
-from audit.facts.names import Address, OwnAddresses
+from audit.facts.guest import GuestIdentity, GuestMachine, GuestState
+from audit.facts.guest_devices import Disk, GuestDevices, GuestDisks
+from audit.facts.names import OwnAddresses
+from audit.facts.network import Address
 from audit.facts.nfs import Exports
 from audit.facts.paths import Component, Paths, PathState
 from audit.facts.pools import Pool, Pools, Secrets

@@ -4,8 +4,9 @@ import pytest
 
 from audit.cpu import CpuDefinition, CpuFeature, Hypervisor, HypervisorModel, MaxPhysAddr
 from audit.facts.base import Unavailable
-from audit.facts.cpu import DOMCAPS_KVM, CpuMapFiles, DomainCapabilities, HostModels
 from audit.facts.cpu_fit import CpuGap, gap, migratable, running, seen_address_bits
+from audit.facts.cpu_map import CpuMapFiles
+from audit.facts.host_models import DOMCAPS_KVM, DomainCapabilities, HostModels
 
 
 def cpu(model, plus="", minus="", **more):

@@ -12,25 +12,20 @@ from hypothesis import strategies as st
 from audit.evidence import Evidence, HostEvidence
 from audit.facts.base import Facts, Guest, GuestSource, Said, Unavailable
 from audit.facts.guest import (
-    BLOCK_JOBS,
-    GuestBlockJobs,
     GuestCpu,
-    GuestDevices,
-    GuestDisks,
     GuestIdentity,
-    GuestJob,
     GuestMachine,
     GuestMemory,
     GuestName,
-    GuestNics,
     GuestPinning,
     GuestSnapshots,
     GuestState,
     HostGuestNames,
     number_set,
-    read_guests,
 )
-from audit.facts.guest_source import GUESTS, JOBS, SNAPSHOTS, XML, XML_INACTIVE
+from audit.facts.guest_devices import GuestDevices, GuestDisks, GuestNics
+from audit.facts.guest_jobs import BLOCK_JOBS, GuestBlockJobs, GuestJob
+from audit.facts.guest_source import GUESTS, JOBS, SNAPSHOTS, XML, XML_INACTIVE, read_guests
 from audit.text import NotXml, parse_xml
 
 A, B, C = (f"{digit * 8}-1111-4111-8111-111111111111" for digit in "abc")

@@ -15,22 +15,18 @@ from hypothesis import strategies as st
 from audit.evidence import Evidence, HostEvidence, Probe
 from audit.facts.base import Said, Unavailable
 from audit.facts.guest_source import _SECTIONS, GUESTS, XML, XML_INACTIVE
-from audit.facts.mellanox import (
+from audit.facts.mellanox import IOMMU, SYSFS, Iommu, MellanoxDevices, Netdev
+from audit.facts.mellanox_tools import (
     DEVLINK_INFO,
     ESWITCH,
     ETHTOOL,
-    IOMMU,
     MODULE,
     MSTCONFIG,
     MSTFLINT,
     PORTS,
-    SYSFS,
     TOOLS,
     DevlinkPort,
     Firmware,
-    Iommu,
-    MellanoxDevices,
-    Netdev,
     VfMigrationMode,
     version_key,
 )

@@ -1,6 +1,7 @@
 """Names, addresses, and what peers' names resolve to."""
 
 import contextlib
+import json
 import subprocess
 
 import pytest
@@ -9,7 +10,8 @@ from hypothesis import strategies as st
 
 from audit.evidence import Evidence, HostEvidence
 from audit.facts.base import Facts, Said, Unavailable
-from audit.facts.names import PEERS, Address, OwnAddresses, OwnNames, PeerAddresses, Route, is_loopback
+from audit.facts.names import PEERS, OwnAddresses, OwnNames, PeerAddresses, Route, is_loopback
+from audit.facts.network import ADDRESSES, Address
 
 OWN = {
     "names.hostname": "kvm01\n",
@@ -55,34 +57,54 @@ class TestOwnNames:
             assert OwnNames.parse(said({**OWN, "names.fqdn": path.read_bytes()})).fqdn == "rhel7.example.com"
 
 
-ADDRESSES = """\
-1: lo    inet 127.0.0.1/8 scope host lo\\       valid_lft forever preferred_lft forever
-2: eth0    inet 192.0.2.11/24 brd 192.0.2.255 scope global eth0\\       valid_lft forever
-2: eth0    inet6 fe80::1/64 scope link \\       valid_lft forever preferred_lft forever
-3: virbr0    inet 192.168.122.1/24 brd 192.168.122.255 scope global virbr0\\       valid_lft forever
-4: tun0    inet 10.0.0.1 peer 10.0.0.2/32 scope global tun0\\       valid_lft forever
-5: bond0.7@bond0    inet6 2001:db8::1/64 scope global \\       valid_lft forever preferred_lft forever
-"""
+def addresses(**interfaces):
+    """What `ip -j addr` prints."""
+    return json.dumps(
+        [
+            {"ifname": name, "addr_info": [{"local": ip, "prefixlen": int(prefix), **more}]}
+            for name, (network, more) in interfaces.items()
+            for ip, _, prefix in [network.partition("/")]
+        ]
+    )
 
 
 class TestOwnAddresses:
     def test_all(self, said):
-        own = OwnAddresses.parse(said({"names.addresses": ADDRESSES}))
-        assert Address("bond0.7", "2001:db8::1", 64) in own.addresses
+        text = addresses(
+            lo=("127.0.0.1/8", {}),
+            eth0=("192.0.2.11/24", {}),
+            eth1=("fe80::1/64", {}),
+            virbr0=("192.168.122.1/24", {}),
+            tun0=("10.0.0.1/32", {"address": "10.0.0.2"}),  # point-to-point: the other end is not ours
+            bond0=("2001:db8::1/64", {}),
+        )
+        own = OwnAddresses.parse(said({ADDRESSES.name: text}))
+        assert Address("bond0", "2001:db8::1", 64) in own.addresses
         assert [a.ip for a in own.reachable] == ["2001:db8::1", "192.0.2.11", "10.0.0.1"]
         assert own.families == {4, 6}
         assert own.interface_of("192.168.122.1") == "virbr0"
         assert own.interface_of("192.0.2.99") is None
 
-    @pytest.mark.parametrize("text", ["", "hello", "2: eth0    inet nonsense/24\n", ADDRESSES.splitlines()[0]])
+    @pytest.mark.parametrize(
+        "text",
+        [
+            *("", "hello", "[]", "[{}]", "{}", "[1]", '[{"ifname": "eth0", "addr_info": [{"local": "192.0.2.1"}]}]'),
+            addresses(eth0=("nonsense/24", {})),
+            addresses(eth0=("192.0.2.1/240", {})),
+            addresses(lo=("127.0.0.1/8", {})),
+            (255, 'Option "-j" is unknown, try "ip -help".'),
+        ],
+    )
     def test_refused(self, said, text):
         with pytest.raises((Unavailable, ValueError)):
-            OwnAddresses.parse(said({"names.addresses": text}))
+            OwnAddresses.parse(said({ADDRESSES.name: text}))
 
     @pytest.mark.corpus
     def test_real(self, said, samples):
-        for path in samples("ip-addr-o"):
-            assert OwnAddresses.parse(said({"names.addresses": path.read_bytes()})).addresses
+        [path] = samples("ip-addr-json")
+        own = OwnAddresses.parse(said({ADDRESSES.name: path.read_bytes()}))
+        assert {a.interface for a in own.addresses} >= {"br0", "eno1"}
+        assert own.families == {4, 6}
 
 
 def answered(text, *names):

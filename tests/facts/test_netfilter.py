@@ -9,7 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from audit.facts.netfilter import Packet, Table, from_iptables, from_nft, judge, ports_that_matter
+from audit.facts.iptables import from_iptables
+from audit.facts.netfilter import Packet, Table, judge, ports_that_matter
+from audit.facts.nftables import from_nft
 
 META = {"metainfo": {"version": "1.0.9", "json_schema_version": 1}}
 ACCEPT = {"accept": None}

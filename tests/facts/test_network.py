@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from audit.evidence import Evidence, HostEvidence
 from audit.facts.base import Said, Unavailable
+from audit.facts.names import OwnAddresses
 from audit.facts.network import (
     ADDRESSES,
     LINKS,
@@ -151,7 +152,7 @@ def test_any_text_is_either_read_or_refused(text):
     data = text.encode("utf-8", "surrogatepass")
     probes = (LINKS, ADDRESSES, ROUTES, SPEEDS, NETWORKS, NETWORKS_ACTIVE)
     said = Said(HostEvidence("h", {probe.name: Evidence(probe.name, 0, data) for probe in probes}))
-    for kind in (Links, Subnets, WayOut, LibvirtNetworks):
+    for kind in (Links, Subnets, OwnAddresses, WayOut, LibvirtNetworks):
         with contextlib.suppress(Unavailable, ValueError, LookupError):
             kind.parse(said)
 

@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 
 from audit.evidence import Evidence, HostEvidence
 from audit.facts.base import Facts, Said, Unavailable
-from audit.facts.guest import read_guests
+from audit.facts.guest_source import read_guests
 from audit.facts.nfs import EXPORTS, Exports
 from audit.facts.paths import PATHS, Paths, PathState
 from audit.facts.pools import POOLS, POOLS_ACTIVE, SECRETS, Pool, Pools, Secrets
-from audit.facts.services import QEMU_CONF
+from audit.facts.qemu_conf import QEMU_CONF
 from audit.facts.storage import (
     MOUNTINFO,
     SELINUX,

@@ -17,8 +17,11 @@ from lxml import etree
 from audit.evaluate import evaluate
 from audit.evidence import Bundle
 from audit.facts.base import Facts, Unavailable
-from audit.facts.cpu import HostCpu, HostModels
-from audit.facts.guest import GuestDisks, GuestMachine, GuestMemory, GuestSnapshots, GuestState, read_guests
+from audit.facts.cpu import HostCpu
+from audit.facts.guest import GuestMachine, GuestMemory, GuestSnapshots, GuestState
+from audit.facts.guest_devices import GuestDisks
+from audit.facts.guest_source import read_guests
+from audit.facts.host_models import HostModels
 from audit.facts.machines import MachineTypes
 from audit.facts.versions import Kernel, Libvirt, Qemu
 from audit.judge import discover
