@@ -1,0 +1,75 @@
+"""A cluster's baseline: every host of it counts, one that is missing is named, and the tables say what is known."""
+
+from pathlib import Path
+
+import pytest
+
+from audit.baselines import bundle_cpus, cluster_baselines, newest_map
+from audit.cpu import CpuError, CpuMap, feature_set, read_cpus
+from audit.cpu.crosscheck import CrossCheck
+from audit.evidence import Bundle
+from audit.facts.base import Facts
+from audit.facts.guest_source import read_guests
+from audit.sidebyside import LINES, rows
+
+SAMPLES = Path(__file__).parent.parent / "sample_data"
+
+
+def facts_of(fleet: str) -> tuple[Bundle, Facts, list[str]]:
+    bundle = Bundle.read(SAMPLES / fleet / "bundle")
+    return bundle, Facts(bundle.hosts, read_guests), sorted(bundle.hosts)
+
+
+def test_each_vendor_has_a_baseline_that_all_its_hosts_can_give():
+    _, facts, hosts = facts_of("mixed")
+    baselines = cluster_baselines("mixed", hosts, facts)
+    assert {(b["vendor"], tuple(b["hosts"])) for b in baselines} == {
+        ("AMD", ("ep01", "ep02")),
+        ("Intel", ("cl01", "cl02", "sr01", "sr02")),
+    }
+    cpu_map, _ = newest_map(facts, hosts)
+    for baseline in baselines:
+        [common] = read_cpus(baseline["cpu_xml"])
+        [migratable] = read_cpus(baseline["migratable_cpu_xml"])
+        assert "invtsc" in feature_set(common, cpu_map)
+        assert feature_set(common, cpu_map) - feature_set(migratable, cpu_map) == {"invtsc"}
+    [intel] = [b for b in baselines if b["vendor"] == "Intel"]
+    assert intel["removed_by"]["amx-tile"] == ["cl01", "cl02"]
+
+
+def test_a_host_that_did_not_tell_is_named_and_the_second_opinion_is_noted():
+    _, facts, hosts = facts_of("partial")
+    agreeing = lambda cpus, _: CrossCheck("agrees", "9.0.0", f"{len(cpus)} CPUs")  # noqa: E731
+    [baseline] = cluster_baselines("partial", hosts, facts, agreeing)
+    assert set(baseline["missing"]) == set(hosts) - set(baseline["hosts"])
+    assert "host not reached" in baseline["missing"]["pa02"]
+    assert baseline["cross_check"] == f"libvirt 9.0.0 agrees: {len(baseline['hosts'])} CPUs"
+
+
+def test_a_cluster_that_tells_nothing_has_a_reason_instead_of_a_baseline():
+    bundle, _, _ = facts_of("partial")
+    facts = Facts({"pa02": bundle.hosts["pa02"]}, read_guests)
+    [baseline] = cluster_baselines("partial", ["pa02"], facts)
+    assert (baseline["cpu_xml"], baseline["hosts"]) == (None, [])
+    assert baseline["problem"]
+
+
+def test_a_bundle_with_an_untold_host_has_no_baseline_of_its_own():
+    with pytest.raises(CpuError, match="pa0"):
+        bundle_cpus(facts_of("partial")[0])
+
+
+def test_the_carried_map_serves_where_no_host_has_one():
+    bundle, _, _ = facts_of("partial")
+    cpu_map, name = newest_map(Facts({"pa02": bundle.hosts["pa02"]}, read_guests), ["pa02"])
+    assert cpu_map == CpuMap.carried()
+    assert "carried" in name
+
+
+def test_the_table_says_unknown_with_the_reason():
+    _, facts, _ = facts_of("partial")
+    known, unknown = (rows(facts, host) for host in ("pa01", "pa02"))
+    assert len(known) == len(unknown) == len(LINES)
+    assert all(row["value"] is not None for row in known)
+    assert {row["why"] for row in unknown if row["value"] is None} != set()
+    assert all(row["value"] is None and "host not reached" in row["why"] for row in unknown)
