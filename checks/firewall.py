@@ -1,6 +1,15 @@
-"""The way through the target's firewall: for the connection to libvirt and for QEMU's data."""
+"""The way through the target's firewall: for the connection to libvirt and for QEMU's data.
 
+One open way between two hosts is enough to migrate: QEMU and libvirt try every address that a name leads to, and any
+other address of the target can be given to `virsh migrate`. So a way that is closed while another is open is worth an
+action, and does not make the migration impossible.
+"""
+
+import shlex
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from ipaddress import ip_address, ip_interface
+from typing import Literal
 
 from audit.check import Blocks, Finding, NotApplicable, Policy, Severity, Source, Stage, Target, Unavailable, check
 from audit.facts.firewall import NFT, Firewall
@@ -19,18 +28,59 @@ def _anybody(target: OwnAddresses) -> list[Packet]:
     return [Packet(family, 0) for family in _FAMILIES if {family} <= target.families]
 
 
-def _ways(name: str, peers: PeerAddresses, source: OwnAddresses, target: OwnAddresses) -> list[Packet]:
-    """The connections that `source` would make to the target by that name; unresolvable: any that it could make."""
-    routes = [route for route in peers.of(name) if route.device and not route.leads_here]
-    ends = [(route.source, route.address) for route in routes]
-    if not routes:
-        ends = [(mine.ip, its.ip) for its in target.reachable for mine in source.reachable]
-    packets = []
-    for mine, its in ends:
-        family: Family = 6 if ":" in its else 4
-        if mine is None or (":" in mine) == (":" in its):
-            packets.append(Packet(family, 0, mine, its, target.interface_of(its)))
-    return packets
+@dataclass(frozen=True, slots=True)
+class _Ways:
+    """The connections that a source can make to the target."""
+
+    by_name: tuple[Packet, ...] | None
+    """By the name that it would use, all of which are tried. None: the name leads nowhere, or back to the source."""
+    by_address: tuple[tuple[str, tuple[Packet, ...]], ...]
+    """By each other address of the target; several packets: which of its own the source would use is not known."""
+
+    @property
+    def packets(self) -> list[Packet]:
+        """All of them."""
+        return [*(self.by_name or ()), *(packet for _, packets in self.by_address for packet in packets)]
+
+
+def _ways(
+    name: str, peers: PeerAddresses, source: OwnAddresses, target: OwnAddresses, only: str | None = None
+) -> _Ways:
+    """`only`: the one address that the target listens on."""
+    routes = [route for route in peers.of(name) if not route.leads_here]
+    named = tuple(_packet(route.source, route.address, target) for route in routes if route.device)
+    others = {its.ip for its in target.reachable} - {route.address for route in routes if route.device}
+    listening = [its for its in sorted(others) if only is None or ip_address(its) == ip_address(only)]
+    ways = ((its, tuple(_packet(mine, its, target) for mine in _nearest(source, its))) for its in listening)
+    return _Ways(named if routes else None, tuple((its, packets) for its, packets in ways if packets))
+
+
+def _packet(mine: str | None, its: str, target: OwnAddresses) -> Packet:
+    return Packet(6 if ":" in its else 4, 0, mine, its, target.interface_of(its))
+
+
+def _nearest(source: OwnAddresses, its: str) -> list[str]:
+    """Addresses that the source may come from: those in the same network, else all of that IP version."""
+    same = [mine for mine in source.reachable if (":" in mine.ip) == (":" in its)]
+    near = [mine.ip for mine in same if ip_address(its) in ip_interface(f"{mine.ip}/{mine.prefix}").network]
+    return near or [mine.ip for mine in same]
+
+
+State = Literal["open", "closed", "unknown"]
+
+
+def _named_state(firewall: Firewall, ports: range, ways: _Ways) -> State:
+    """Of the name: one open way is enough."""
+    states = _states(_answers(firewall, ports, ways.by_name or ()))
+    return "open" if "open" in states else "closed" if states <= {"closed"} else "unknown"
+
+
+def _open_address(firewall: Firewall, ports: range, ways: _Ways) -> str | None:
+    """An address by which the target is reached for certain."""
+    for address, packets in ways.by_address:
+        if _states(_answers(firewall, ports, packets)) == {"open"}:
+            return address
+    return None
 
 
 def _answers(firewall: Firewall, ports: range, packets: Sequence[Packet]) -> list[tuple[range, Answer]]:
@@ -129,11 +179,67 @@ def control_port_open_to_source(
     candidates = _control_ports(daemons, sshd, policy)
     if any(_states(_answers(firewall, p, _anybody(own))) in ({"open"}, {"closed"}) for p in candidates):
         raise NotApplicable(_FOR_ALL)
-    packets = _ways(names.name_for_migration, peers, source, own)
-    found = [(ports, _answers(firewall, ports, packets)) for ports in candidates]
-    if not any(_states(answers) == {"open"} for _, answers in found):
+    ways = _ways(names.name_for_migration, peers, source, own)
+    if not any(_passable(firewall, ports, ways) for ports in candidates):
+        found = [(ports, _answers(firewall, ports, ways.packets)) for ports in candidates]
         ports, answers = next((item for item in found if _states(item[1]) != {"closed"}), found[0])
         yield from _judge(firewall, ports, answers, _CONTROL)
+
+
+def _passable(firewall: Firewall, ports: range, ways: _Ways) -> bool:
+    """The source gets through, by the target's name or, where that is closed for certain, by another address."""
+    named = _named_state(firewall, ports, ways)
+    return named == "open" or (named == "closed" and _open_address(firewall, ports, ways) is not None)
+
+
+@check(severity=Severity.HIGH, stage=Stage.CONNECT, reference="RHEL 9 §12.6", offline=True)
+def control_port_open_by_name(
+    firewall: Target[Firewall],
+    own: Target[OwnAddresses],
+    daemons: Target[Daemons],
+    sshd: Target[Sshd],
+    names: Target[OwnNames],
+    source: Source[OwnAddresses],
+    peers: Source[PeerAddresses],
+    policy: Policy,
+) -> Iterator[Finding]:
+    """The target's firewall lets this source reach libvirt by the target's own name, not by another address only.
+
+    The name may lead into a network in which the port is closed, while it is open in another. The connection then
+    needs an address of the other network.
+    """
+    candidates = _control_ports(daemons, sshd, policy)
+    if any(_states(_answers(firewall, p, _anybody(own))) in ({"open"}, {"closed"}) for p in candidates):
+        raise NotApplicable(_FOR_ALL)
+    ways = _ways(names.name_for_migration, peers, source, own)
+    if ways.by_name is None:
+        raise NotApplicable(_NO_NAME)
+    if any(_named_state(firewall, ports, ways) == "open" for ports in candidates):
+        return
+    for ports in candidates:
+        if _named_state(firewall, ports, ways) == "closed" and (address := _open_address(firewall, ports, ways)):
+            yield _detour(
+                firewall, ports, ways, address, f"virsh migrate … {_url(f'qemu+{policy.transport}', address)}/system"
+            )
+            return
+
+
+_NO_NAME = "the target's name leads nowhere, which is judged apart"
+
+
+def _detour(firewall: Firewall, ports: range, ways: _Ways, address: str, remedy: str) -> Finding:
+    """The name's way is closed, that of `address` is open."""
+    answers = _answers(firewall, ports, ways.by_name or ())
+    return Finding(
+        expected=f"TCP port {_shown(ports)} is open by the target's name",
+        actual=f"closed by: {_rules(answers)}" if answers else "the source has no route there",
+        because=f"It is open at {address}.",
+        remedy=remedy,
+    )
+
+
+def _url(scheme: str, address: str) -> str:
+    return shlex.quote(f"{scheme}://[{address}]" if ":" in address else f"{scheme}://{address}")
 
 
 def _first(ports: range) -> range:
@@ -166,16 +272,50 @@ def migration_ports_open_to_source(
     source: Source[OwnAddresses],
     peers: Source[PeerAddresses],
 ) -> Iterator[Finding]:
-    """The target's firewall lets this source's guests in.
+    """The target's firewall lets this source's guests in, by one way at least.
 
     Where the rules depend on who connects and by which interface, the answer holds for one source only.
     """
     first = _first(conf.migration_ports)
     if _states(_answers(firewall, first, _anybody(own))) in ({"open"}, {"closed"}):
         raise NotApplicable(_FOR_ALL)
-    packets = _ways(conf.migration_host or names.name_for_migration, peers, source, own)
-    answers = _answers(firewall, first, packets)
-    yield from _judge(firewall, conf.migration_ports if _states(answers) == {"closed"} else first, answers, _DATA)
+    ways = _data_ways(conf, names, peers, source, own)
+    if not _passable(firewall, first, ways):
+        answers = _answers(firewall, first, ways.packets)
+        yield from _judge(firewall, conf.migration_ports if _states(answers) == {"closed"} else first, answers, _DATA)
+
+
+def _data_ways(conf: QemuConf, names: OwnNames, peers: PeerAddresses, source: OwnAddresses, own: OwnAddresses) -> _Ways:
+    everywhere = conf.migration_address in {None, "0.0.0.0", "::"}  # noqa: S104  # a comparison, nothing is bound
+    name = conf.migration_host or names.name_for_migration
+    return _ways(name, peers, source, own, None if everywhere else conf.migration_address)
+
+
+@check(severity=Severity.HIGH, stage=Stage.TRANSFER, reference="RHEL 9 §12.6")
+def migration_ports_open_by_name(
+    firewall: Target[Firewall],
+    own: Target[OwnAddresses],
+    conf: Target[QemuConf],
+    names: Target[OwnNames],
+    source: Source[OwnAddresses],
+    peers: Source[PeerAddresses],
+) -> Iterator[Finding]:
+    """The target's firewall lets this source's guests in by the name that libvirt uses, not by another address only.
+
+    Unless told otherwise, libvirt sends the guest to the target's own name. Where that leads into a network in which
+    the ports are closed, the migration fails; with the option in the remedy it takes the network in which they are
+    open.
+    """
+    first = _first(conf.migration_ports)
+    if _states(_answers(firewall, first, _anybody(own))) in ({"open"}, {"closed"}):
+        raise NotApplicable(_FOR_ALL)
+    ways = _data_ways(conf, names, peers, source, own)
+    if ways.by_name is None:
+        raise NotApplicable(_NO_NAME)
+    if _named_state(firewall, first, ways) == "closed" and (address := _open_address(firewall, first, ways)):
+        yield _detour(
+            firewall, conf.migration_ports, ways, address, f"virsh migrate --migrateuri {_url('tcp', address)} …"
+        )
 
 
 @check(severity=Severity.MEDIUM, stage=Stage.TRANSFER, reference="RHEL 9 §12.6")

@@ -14,12 +14,14 @@ from audit.facts.guest_devices import GuestDevices, GuestNics
 from audit.facts.mellanox import CONNECTX_7, SYSFS, MellanoxDevices, Netdev, Pf, Vf, VfSurroundings
 from audit.facts.mellanox_tools import MIGRATION_ENABLED, MIGRATION_MODES, Unread, version_key
 from audit.facts.openvswitch import OpenVswitch
+from audit.facts.versions import Qemu
 
 SECTION = "RHEL 9 §12.8"
 NVIDIA_FIRMWARE = "28.41.1000"
 VARIANT_DRIVER = "mlx5_vfio_pci"
 MOST_VFS = 4
 LONG_IDLE_MS = 300_000
+VFIO_QEMU = (8, 1)
 
 # The conditions, each about one device. `side` says whose it is where two hosts are looked at. ------------------
 
@@ -468,6 +470,24 @@ def vf_driver(
                 because="The driver is chosen when the VF is attached: libvirt 10.0.0 or newer chooses it by itself.",
                 remedy="Detach the VF, add <driver model='mlx5_vfio_pci'/> to its XML if libvirt is older, attach it.",
             )
+
+
+@check(severity=Severity.HIGH, blocks=Blocks.MIGRATION, stage=Stage.ALLOWED, reference="QEMU 8.1 release notes: VFIO")
+def vf_qemu(
+    nics: GuestNics,
+    devices: GuestDevices,
+    source: Source[MellanoxDevices],
+    here: Source[Qemu],
+    there: Target[Qemu],
+) -> Iterator[Finding]:
+    """QEMU is 8.1 or newer on both hosts of a guest with a Mellanox VF.
+
+    Older ones know the migration of VFIO devices as an experiment only, switched off, and refuse.
+    """
+    _vfs(nics, devices, source)
+    for side, qemu in (("source", here), ("target", there)):
+        if qemu.version is not None and qemu.version < VFIO_QEMU:
+            yield Finding(f"{side}: QEMU 8.1 or newer", f"QEMU {qemu.version}", remedy="dnf upgrade qemu-kvm")
 
 
 @check(severity=Severity.MEDIUM, stage=Stage.ALLOWED, reference="RHEL 10 §12.6")

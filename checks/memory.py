@@ -26,22 +26,56 @@ def _set(numbers: frozenset[int] | set[int]) -> str:
 
 @check(severity=Severity.CRITICAL, blocks=Blocks.MIGRATION, stage=Stage.START, reference="host memory; policy")
 def fits(guest: GuestMemory, host: Target[Memory], policy: Policy) -> Iterator[Finding]:
-    """The target has the memory for the guest, for QEMU itself, and for the reserve that the policy keeps free.
+    """The target has the memory for the guest and for QEMU itself, swap space included.
 
-    libvirt does not ask: a guest that is too large arrives all the same, and the kernel of the target then swaps or
-    kills processes, this guest or another. Several guests that move to the same target need their sum.
+    libvirt does not ask: a guest that is too large arrives all the same, and the kernel of the target then kills
+    processes, this guest or another. Several guests that move to the same target need their sum.
     """
-    if guest.hugepage_kib:
-        raise NotApplicable("the guest lives in huge pages")
-    needed = guest.memory_kib + policy.guest_overhead_kib
+    needed = _needed(guest, policy)
+    if needed > _most(host):
+        yield Finding(
+            expected=f"room for {_gib(needed)} ({_gib(guest.memory_kib)} guest, "
+            f"{_gib(policy.guest_overhead_kib)} QEMU)",
+            actual=_available(host),
+            because="The target would have to kill processes.",
+        )
+
+
+@check(severity=Severity.MEDIUM, stage=Stage.START, reference="host memory; policy")
+def reserve_kept(guest: GuestMemory, host: Target[Memory], policy: Policy) -> Iterator[Finding]:
+    """The guest leaves on the target the reserve of memory that the policy keeps free.
+
+    With less, the guest still finds room, but the target may have to swap, which slows all its guests, and has
+    nothing left for what comes next. How much is to stay free is for the site to say.
+    """
+    needed = _needed(guest, policy)
+    if needed > _most(host):
+        raise NotApplicable("the guest does not fit at all")
     if needed > host.available_kib - policy.memory_reserve_kib:
+        swaps = needed > host.available_kib
         yield Finding(
             expected=f"{_gib(needed + policy.memory_reserve_kib)} available "
             f"({_gib(guest.memory_kib)} guest, {_gib(policy.guest_overhead_kib)} QEMU, "
             f"{_gib(policy.memory_reserve_kib)} reserve)",
-            actual=f"{_gib(host.available_kib)} of {_gib(host.total_kib)} available",
-            because="The target would have to swap or kill.",
+            actual=_available(host),
+            because="The target would have to swap." if swaps else "It fits, inside the reserve.",
         )
+
+
+def _needed(guest: GuestMemory, policy: Policy) -> int:
+    if guest.hugepage_kib:
+        raise NotApplicable("the guest lives in huge pages")
+    return guest.memory_kib + policy.guest_overhead_kib
+
+
+def _most(host: Memory) -> int:
+    """What can be had with everything else swapped out as far as there is swap space."""
+    return min(host.available_kib + host.swap_free_kib, host.total_kib)
+
+
+def _available(host: Memory) -> str:
+    swap = f", and {_gib(host.swap_free_kib)} of swap space" if host.swap_free_kib else ", and no swap space"
+    return f"{_gib(host.available_kib)} of {_gib(host.total_kib)} available{swap}"
 
 
 @check(severity=Severity.CRITICAL, blocks=Blocks.MIGRATION, stage=Stage.START, reference="libvirt memoryBacking")

@@ -4,6 +4,7 @@ import shlex
 from collections.abc import Iterator
 
 from audit.check import Blocks, Finding, NotApplicable, Policy, Severity, Source, Stage, Target, Unavailable, check
+from audit.facts.confinement import GuestLabels, SecurityDrivers
 from audit.facts.firewall import Listening
 from audit.facts.qemu_conf import QemuConf
 from audit.facts.services import (
@@ -193,4 +194,43 @@ def migrate_tls_force(conf: QemuConf) -> Iterator[Finding]:
             actual="migrate_tls_force = 1",
             because="A command without --tls is refused.",
             remedy="virsh migrate --tls …",
+        )
+
+
+@check(
+    severity=Severity.HIGH,
+    blocks=Blocks.MIGRATION,
+    stage=Stage.PREPARE,
+    reference="libvirt qemu.conf: lock_manager",
+    remedy="Set the same lock_manager in /etc/libvirt/qemu.conf on both, and restart libvirt's daemon.",
+)
+def same_lock_manager(source: Source[QemuConf], target: Target[QemuConf]) -> Iterator[Finding]:
+    """Source and target lock the guests' disks by the same means.
+
+    The leases of a lock manager (lockd, sanlock) are handed over with the guest. Where the target has another one, or
+    none, libvirt refuses: "Source host lock driver X different from target Y".
+    """
+    here, there = source.lock_manager or "nop", target.lock_manager or "nop"
+    if here != there:
+        yield Finding(f"lock_manager = {here}", f"lock_manager = {there}", "nop means that disks are not locked.")
+
+
+@check(
+    severity=Severity.MEDIUM,
+    stage=Stage.START,
+    reference="libvirt virSecurityManagerCheckModel",
+    remedy="Turn the security driver on there, in the kernel and in /etc/libvirt/qemu.conf; restart libvirt's daemon.",
+)
+def security_driver_present(guest: GuestLabels, target: Target[SecurityDrivers]) -> Iterator[Finding]:
+    """The target's libvirt has the security driver that the guest's label is of.
+
+    A guest that runs confined by SELinux or AppArmor brings its label. A target whose libvirt lacks that driver may
+    refuse it ("Unable to find security driver for model selinux"); if it does not, the guest runs there unconfined.
+    """
+    if not guest.models:
+        raise NotApplicable("the guest has no label of SELinux or AppArmor")
+    if lacking := guest.models - target.models:
+        yield Finding(
+            expected=f"security driver {', '.join(sorted(lacking))}",
+            actual=f"the target has {', '.join(sorted(target.models))}",
         )

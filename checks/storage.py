@@ -5,12 +5,11 @@ from collections.abc import Iterable, Iterator
 
 from audit.check import Blocks, Finding, NotApplicable, Severity, Source, Stage, Target, Unavailable, check
 from audit.facts.guest import GuestIdentity, GuestMachine, GuestState
-from audit.facts.guest_devices import Disk, GuestDevices, GuestDisks
+from audit.facts.guest_devices import Disk, GuestDevices, GuestDisks, GuestFiles
 from audit.facts.names import OwnAddresses
-from audit.facts.nfs import Exports
 from audit.facts.paths import Paths, PathState
-from audit.facts.pools import Pools, Secrets
-from audit.facts.storage import HypervisorUser, Mounts, Place, Selinux, SharedFilesystems, same_file
+from audit.facts.pools import Pools, Secrets, disk_path
+from audit.facts.storage import HypervisorUser, Mount, Mounts, Place, Selinux, SharedFilesystems, same_file
 from audit.facts.versions import Libvirt, Version
 
 QEMU_FLUSHES = Version(5, 7, 0)
@@ -19,6 +18,21 @@ QEMU_FLUSHES = Version(5, 7, 0)
 
 class _Unknown(list[Unavailable]):
     """Collects what is not known, so that what is certain is told first."""
+
+    def path(self, disk: Disk, pools: Pools, *, own: bool = False) -> str | None:
+        """The disk's path on the host whose pools these are; None where it has none, or it is not known.
+
+        A pool that is missing is known to be missing on the target; on the guest's own host it must be somewhere.
+        """
+        try:
+            path = disk_path(disk, pools)
+            lost = own and disk.pool is not None and pools.find(disk.pool) is None
+        except Unavailable as why:
+            self.append(why)
+            return None
+        if lost:
+            self.append(Unavailable(Pools.probes[0], f"{disk.target}: no pool {disk.pool} on the guest's own host"))
+        return path
 
     def known(self, state: PathState | Unavailable) -> PathState | None:
         """The state, or None after having noted why there is none."""
@@ -31,11 +45,6 @@ class _Unknown(list[Unavailable]):
         """Raise the first that was noted."""
         for reason in self:
             raise reason
-
-
-def _path(disk: Disk, pools: Pools) -> str | None:
-    """The disk's path on the host whose pools these are; None where it has none."""
-    return disk.source if disk.local else pools.path_of(disk) if disk.pool else None
 
 
 def _written(disks: GuestDisks) -> Iterator[Disk]:
@@ -64,7 +73,7 @@ def disks_reachable(
     """
     unknown = _Unknown()
     for disk in disks.disks:
-        path = _path(disk, pools)
+        path = unknown.path(disk, pools)
         state = None if path is None else unknown.known(there.find(path))
         if state is None or state.exists or disk.startup_policy != "mandatory":
             continue
@@ -105,8 +114,10 @@ def disks_shared(
     """
     unknown = _Unknown()
     for disk in _written(disks):
-        path, their_path = _path(disk, pools), _path(disk, their_pools)
-        if path is None or disk.type == "dir":
+        if disk.type == "dir":
+            continue
+        path, their_path = unknown.path(disk, pools, own=True), unknown.path(disk, their_pools)
+        if path is None:
             continue
         ours = unknown.known(here.find(path))
         theirs = None if their_path is None else unknown.known(there.find(their_path))
@@ -115,20 +126,33 @@ def disks_shared(
         if not ours.exists:
             unknown.append(Unavailable(Paths.probes[0], f"{path}: in use, but not found on the guest's own host"))
             continue
-        source = Place(ours, here_mounts.of(ours))
-        target = Place(theirs, there_mounts.of(theirs)) if theirs is not None and theirs.exists else None
+        source = Place(ours, here_mounts.of(ours, path))
+        target = None
+        if their_path is not None and theirs is not None and theirs.exists:
+            target = Place(theirs, there_mounts.of(theirs, their_path))
         try:
             actual = _not_shared(path, source, target, declared, addresses)
         except Unavailable as why:
             unknown.append(why)
-            continue
+            actual = ""
         if actual:
             yield Finding(
                 expected=f"{disk.target} on storage shared with the target",
                 actual=actual,
                 because="Migration without shared storage is unsafe",
             )
+        elif target is not None and target.mount is not None and target.mount.read_only:
+            yield _read_only(their_path or path, target.mount)
     unknown.end()
+
+
+def _read_only(path: str, mount: Mount) -> Finding:
+    return Finding(
+        expected=f"{path} writable on the target",
+        actual=f"{mount.path} is mounted read-only there",
+        because=f"Could not open '{path}': Read-only file system",
+        remedy=f"On the target: mount -o remount,rw {shlex.quote(mount.path)}",
+    )
 
 
 def _not_shared(
@@ -139,10 +163,7 @@ def _not_shared(
     if source.state.kind == "block":
         if target is None:
             return ""  # the missing device is another check's
-        ours, theirs = source.state.identity, target.state.identity
-        if not ours or not theirs:
-            raise Unavailable(probe, f"{path}: nothing tells whether this block device is the same one on both hosts")
-        return "" if ours == theirs else f"{path} is another device on the target"
+        return "" if _same_device(path, source.state, target.state) else f"{path} is another device on the target"
     if source.shared is None:
         if not declared.declare(path):
             return f"{path} {source.words}"
@@ -161,6 +182,17 @@ def _not_shared(
     if same is None:
         raise Unavailable(probe, f"{path}: not proved to be the same file on both hosts ({source.fs}, {target.fs})")
     return "" if same else f"{path} is another file on the target: {source.words} here, {target.words} there"
+
+
+def _same_device(path: str, ours: PathState, theirs: PathState) -> bool:
+    """Raises `Unavailable` where a device does not tell what it is."""
+    if theirs.kind != ours.kind:
+        return False
+    if not ours.identity or not theirs.identity:
+        raise Unavailable(
+            Paths.probes[0], f"{path}: nothing tells whether this block device is the same one on both hosts"
+        )
+    return ours.identity == theirs.identity
 
 
 @check(
@@ -184,7 +216,7 @@ def cache_mode(
             continue
         if disk.type == "file" and disk.source:
             state = paths.at(disk.source)
-            if Place(state, mounts.of(state)).cluster:
+            if Place(state, mounts.of(state, disk.source)).cluster:
                 continue
         yield Finding(
             expected="cache='none' or 'directsync'",
@@ -200,9 +232,7 @@ def cache_mode(
     reference="libvirt 11.3 qemuDomainDetermineDiskChain",
     remedy="Copy the file to the same path on the target, or move the chain to shared storage",
 )
-def backing_chain(
-    state: GuestState, disks: GuestDisks, here: Source[Paths], there: Target[Paths]
-) -> Iterator[Finding]:
+def backing_chain(state: GuestState, disks: GuestDisks, here: Source[Paths], there: Target[Paths]) -> Iterator[Finding]:
     """Every image below a disk's top image exists on the target, with the same size.
 
     An overlay holds only what differs from the image below it. With another one below, its data is garbage.
@@ -222,10 +252,15 @@ def backing_chain(
             )
             continue
         ours = unknown.known(here.find(path))
-        if ours is not None and ours.exists and ours.kind == "file" and ours.size != theirs.size:
+        try:
+            differs = "" if ours is None else _another_layer(path, ours, theirs)
+        except Unavailable as why:
+            unknown.append(why)
+            continue
+        if differs:
             yield Finding(
-                expected=f"{path} of {ours.size} bytes",
-                actual=f"{theirs.size} bytes on the target",
+                expected=f"{path}: the same image on both hosts",
+                actual=differs,
                 because=f"the image below {disk.target} is another one there",
             )
     for disk in disks.disks:
@@ -234,6 +269,15 @@ def backing_chain(
                 Unavailable(GuestDisks.probes[1], f"{disk.target}: the XML does not tell what lies below the image")
             )
     unknown.end()
+
+
+def _another_layer(path: str, ours: PathState, theirs: PathState) -> str:
+    """How the target's image is seen to be another one; "" if it is not. Raises `Unavailable`."""
+    if not ours.exists:
+        raise Unavailable(Paths.probes[0], f"{path}: in use, but not found on the guest's own host")
+    if "block" in {ours.kind, theirs.kind}:
+        return "" if _same_device(path, ours, theirs) else "another device on the target"
+    return "" if ours.size == theirs.size else f"{ours.size} bytes here, {theirs.size} on the target"
 
 
 def _layers(disks: GuestDisks) -> Iterator[tuple[Disk, str]]:
@@ -259,9 +303,9 @@ def backing_copies(
     """
     for disk, path in _layers(disks):
         ours, theirs = here.at(path), there.at(path)
-        if not ours.exists or not theirs.exists or ours.kind != "file":
+        if not ours.exists or not theirs.exists or "block" in {ours.kind, theirs.kind}:
             continue
-        if not same_file(Place(ours, here_mounts.of(ours)), Place(theirs, there_mounts.of(theirs))):
+        if not same_file(Place(ours, here_mounts.of(ours, path)), Place(theirs, there_mounts.of(theirs, path))):
             yield Finding(
                 expected=f"{path} on storage shared with the target", actual=f"below {disk.target}: perhaps a copy"
             )
@@ -288,7 +332,8 @@ def nvram_and_loader(machine: GuestMachine, here: Source[Paths], there: Target[P
                 actual="not there",
                 remedy="Install the same firmware package (edk2-ovmf, ovmf) on the target",
             )
-        elif theirs is not None and ours is not None and ours.exists and ours.size != theirs.size:
+        # The size of a qcow2 file is not the size of the flash memory.
+        elif machine.loader_format == "raw" and theirs and ours and ours.exists and ours.size != theirs.size:
             yield Finding(
                 expected=f"{machine.loader} of {ours.size} bytes",
                 actual=f"{theirs.size} bytes on the target",
@@ -352,6 +397,28 @@ def serial_paths(devices: GuestDevices, there: Target[Paths]) -> Iterator[Findin
     unknown.end()
 
 
+@check(severity=Severity.HIGH, blocks=Blocks.MIGRATION, stage=Stage.START, reference="QEMU: what it opens at its start")
+def files_present(files: GuestFiles, there: Target[Paths]) -> Iterator[Finding]:
+    """What else the guest's configuration names on its host exists on the target.
+
+    Kernel and initial RAM disk of a direct boot, persistent memory, shared folders, sockets of other processes: QEMU
+    does not start without them. Of a socket that QEMU makes itself, the folder must exist.
+    """
+    unknown = _Unknown()
+    for file in files.files:
+        state = unknown.known(there.find(file.path))
+        if state is None or state.exists or (file.made and state.folder_exists):
+            continue
+        wanted = file.path.rpartition("/")[0] if file.made else file.path
+        yield Finding(
+            expected=f"{wanted} on the target",
+            actual="not there",
+            because=f"{file.what}: Failed to open '{file.path}': No such file or directory",
+            remedy="Provide it on the target under the same path",
+        )
+    unknown.end()
+
+
 @check(severity=Severity.HIGH, blocks=Blocks.MIGRATION, stage=Stage.PREPARE, reference="libvirt 11.3 storage_driver.c")
 def pools(disks: GuestDisks, there: Target[Pools]) -> Iterator[Finding]:
     """The storage pools of the guest's volumes are active on the target.
@@ -399,74 +466,6 @@ def secrets(disks: GuestDisks, devices: GuestDevices, there: Target[Secrets]) ->
             )
 
 
-@check(
-    severity=Severity.LOW,
-    stage=Stage.TRANSFER,
-    reference="RHEL 9 §12.5",
-    remedy="mount -o nolock (NFS 3 only), or keep QEMU's own image locks: do not run one image twice",
-)
-def nfs_locking(mounts: Mounts) -> Iterator[Finding]:
-    """NFS file locking is not used.
-
-    The procedure asks for it, because libvirt's lock managers are not supported on NFS. QEMU's image locks
-    are let go by the source and taken by the target, so migration works with them; NFS 4 cannot be without locks.
-    """
-    for mount in mounts.mounts:
-        nfs = mount.nfs
-        if nfs and nfs.locks != "local":
-            yield Finding(
-                expected="an NFS mount without file locking",
-                actual=f"{mount.path}: NFS {nfs.version or 'of unknown version'}, "
-                + ("locks kept by the server" if nfs.locks == "server" else "locking unknown"),
-            )
-
-
-@check(
-    severity=Severity.HIGH,
-    stage=Stage.TRANSFER,
-    reference="nfs(5) local_lock; RHEL 9 §12.5",
-    remedy="Mount it with the same options on both hosts",
-)
-def nfs_locking_same(source: Source[Mounts], target: Target[Mounts]) -> Iterator[Finding]:
-    """Both hosts keep the locks of a common NFS mount in the same place.
-
-    Where one host locks locally and the other on the server, neither sees that the other has an image open.
-    """
-    theirs = {mount.path: mount.nfs for mount in target.mounts}
-    for mount in source.mounts:
-        here, there = mount.nfs, theirs.get(mount.path)
-        if here and there and here.export == there.export and {here.locks, there.locks} == {"server", "local"}:
-            yield Finding(
-                expected=f"{mount.path}: the same kind of locking",
-                actual=f"{here.locks} here, {there.locks} on the target",
-            )
-
-
-@check(
-    severity=Severity.MEDIUM,
-    stage=Stage.SAFE,
-    reference="RHEL 9 §12.5",
-    plain_guest=True,
-    remedy="Mount the same export at this path on both hosts",
-)
-def nfs_same_export(source: Source[Mounts], target: Target[Mounts]) -> Iterator[Finding]:
-    """What is mounted by NFS at the same path comes from the same export.
-
-    Two exports at one path look alike and hold different images.
-    """
-    theirs = {mount.path: mount.nfs for mount in target.mounts}
-    for mount in source.mounts:
-        here, there = mount.nfs, theirs.get(mount.path)
-        if here is None or there is None:
-            continue
-        same_server = here.server == there.server or (here.address is not None and here.address == there.address)
-        if here.export != there.export or not same_server:
-            yield Finding(
-                expected=f"{mount.path}: {here.server}:{here.export} on both",
-                actual=f"{there.server}:{there.export} on the target",
-            )
-
-
 _BOOLEANS = {"NFS": "virt_use_nfs", "CIFS": "virt_use_samba", "SMB": "virt_use_samba", "SMB2": "virt_use_samba"}
 
 
@@ -477,23 +476,31 @@ _BOOLEANS = {"NFS": "virt_use_nfs", "CIFS": "virt_use_samba", "SMB": "virt_use_s
     reference="virt_selinux(8)",
 )
 def selinux_nfs(
-    disks: GuestDisks, there: Target[Paths], mounts: Target[Mounts], selinux: Target[Selinux]
+    disks: GuestDisks,
+    pools: Target[Pools],
+    there: Target[Paths],
+    mounts: Target[Mounts],
+    selinux: Target[Selinux],
 ) -> Iterator[Finding]:
     """SELinux on the target lets guests use images on network file systems.
 
-    NFS and SMB carry no labels of their own, so one boolean each opens them to all guests.
+    NFS, SMB and FUSE carry no labels of their own, so one boolean each opens them to all guests.
     """
-    if not selinux.enforcing:
-        raise NotApplicable("SELinux is not enforcing on the target")
     unknown = _Unknown()
     wanted: dict[str, str] = {}
     for disk in disks.disks:
-        state = unknown.known(there.find(disk.source)) if disk.local and disk.source else None
-        place = None if state is None or not state.exists else Place(state, mounts.of(state))
-        boolean = None if place is None else _BOOLEANS.get(place.shared or "")
-        if place is None or boolean is None or _labelled(place):
+        path = unknown.path(disk, pools)
+        state = None if path is None else unknown.known(there.find(path))
+        if path is None or state is None or not state.exists:
             continue
-        wanted.setdefault(boolean, disk.source or "")
+        place = Place(state, mounts.of(state, path))
+        boolean = "virt_use_fusefs" if place.fuse else _BOOLEANS.get(place.shared or "")
+        if boolean is not None and not _labelled(place):
+            wanted.setdefault(boolean, path)
+    if not wanted and not unknown:
+        return
+    if not selinux.enforcing:
+        raise NotApplicable("SELinux is not enforcing on the target")
     for boolean, path in wanted.items():
         if not selinux.allows(boolean):
             yield Finding(
@@ -538,7 +545,7 @@ def permissions(disks: GuestDisks, there: Target[Paths], user: Target[Hypervisor
     severity=Severity.MEDIUM,
     stage=Stage.START,
     reference="libvirt drvqemu: POSIX users and groups",
-    remedy="Give the hypervisor's account the same uid and gid on all hosts",
+    remedy="Give the hypervisor's account the same uid on all hosts",
 )
 def qemu_uid_same(
     source: Source[HypervisorUser],
@@ -546,17 +553,15 @@ def qemu_uid_same(
     here: Source[Mounts],
     there: Target[Mounts],
 ) -> Iterator[Finding]:
-    """QEMU has the same uid and gid on hosts that share images by NFS.
+    """QEMU has the same uid on hosts that share images by NFS.
 
     The target's libvirt gives the images to its own user. Under another number, the source loses access to them,
-    or the server refuses the change.
+    or the server refuses the change. The group may differ: the owner needs none.
     """
     common = {m.path for m in here.mounts if m.nfs} & {m.path for m in there.mounts if m.nfs}
     ours, theirs = source.user, target.user
-    if common and ours.uid != 0 and theirs.uid != 0 and (ours.uid, ours.gid) != (theirs.uid, theirs.gid):
-        yield Finding(
-            expected=f"{ours.name} {ours.uid}:{ours.gid} on both", actual=f"{theirs.name} {theirs.uid}:{theirs.gid}"
-        )
+    if common and ours.uid != 0 and theirs.uid != 0 and ours.uid != theirs.uid:
+        yield Finding(expected=f"{ours.name} {ours.uid} on both", actual=f"{theirs.name} {theirs.uid}")
 
 
 @check(
@@ -572,8 +577,7 @@ def plain_guest_shared(source: Source[Mounts], target: Target[Mounts]) -> Iterat
     A guest without disks on it needs shared block devices, network disks, or a copy of its disks at each move.
     """
     theirs = {mount.path: mount for mount in target.shared}
-    common = [mount.path for mount in source.shared if mount.path in theirs and mount.type == theirs[mount.path].type]
-    if not common:
+    if not any(m.path in theirs and _kind(m) == _kind(theirs[m.path]) for m in source.shared):
         yield Finding(
             expected="a shared file system mounted at the same path on both",
             actual=f"{', '.join(m.path for m in source.shared) or 'none'} here, "
@@ -581,17 +585,5 @@ def plain_guest_shared(source: Source[Mounts], target: Target[Mounts]) -> Iterat
         )
 
 
-@check(
-    severity=Severity.INFO,
-    stage=Stage.START,
-    reference="RHEL 9 §12.5",
-    remedy="In /etc/exports: (rw,no_root_squash), then: exportfs -ra",
-)
-def exports_without_root_squash(exports: Exports) -> Iterator[Finding]:
-    """What the host exports by NFS lets root be root.
-
-    libvirt before 10.4 gives images to QEMU's user as root, which a squashing server refuses. Of interest for
-    exports that hold images only.
-    """
-    for path in sorted(exports.squashed):
-        yield Finding(expected=f"{path}: no_root_squash", actual="root_squash")
+def _kind(mount: Mount) -> str:
+    return "nfs" if mount.nfs else mount.type

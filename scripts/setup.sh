@@ -29,6 +29,7 @@ DNF_TOOL="openssh-clients $DNF_PYTHON $DNF_PYTHON-devel gcc pkgconf-pkg-config p
 DNF_EXTRA_TOOL="libvirt-devel"                      # RHEL: in CodeReady Builder
 DNF_TEST="libvirt-daemon-kvm libvirt-client qemu-kvm qemu-img openssh-server sudo poppler-utils nftables iproute tcsh"
 DNF_EXTRA_TEST="chromium fish"                      # RHEL: in EPEL
+dnf_options=
 
 is_installed() {
     case $packager in
@@ -46,8 +47,8 @@ install_packages() {    # install_packages PACKAGE…
     # A first boot's own updates may hold the lock. Nothing of the machine's may be removed for our sake.
     apt) as_root env DEBIAN_FRONTEND=noninteractive apt-get -qq -y --no-install-recommends --no-remove \
             -o DPkg::Lock::Timeout=300 install "$@" >/dev/null ;;
-    dnf) # shellcheck disable=SC2046  # no word, or some
-        as_root dnf -q -y $(code_ready) install "$@" ;;
+    dnf) # shellcheck disable=SC2086  # no word, or some
+        as_root dnf -q -y $dnf_options install "$@" ;;
     esac
 }
 
@@ -68,10 +69,10 @@ supply() {              # supply PACKAGE…: all of them, or this is the end
 }
 
 supply_extra() {        # supply_extra PACKAGE…: each of them that can be had
+    [ "$packager" != dnf ] || dnf_options=$(code_ready)
     for package in $(missing_of "$@"); do
         say "installing $package"
-        (install_packages "$package") ||
-            say "$package cannot be installed here: going on without it"
+        (install_packages "$package") || say "$package cannot be installed here: going on without it"
     done
 }
 

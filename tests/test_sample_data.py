@@ -33,7 +33,7 @@ MIXED = {
         "ep02": _VENDOR,
     },
     # the source's libvirt refuses before it asks any target
-    "render01 cl01": dict.fromkeys(("cl02", "sr01", "sr02", "ep01", "ep02"), "guest.no_passthrough"),
+    "render01 cl01": dict.fromkeys(("cl02", "sr01", "sr02", "ep01", "ep02"), "devices.no_passthrough"),
     "build01 cl01": dict.fromkeys(("cl02", "sr01", "sr02", "ep01", "ep02"), "storage.disks_shared"),
     # pinned to CPUs that exist everywhere, but in another node on sr
     "rt01 cl01": {
@@ -85,7 +85,7 @@ MIXED = {
         "sr02": _VENDOR,
         "ep02": "network.sources_present",
     },
-    "share01 ep02": {"cl01": _TLS, **dict.fromkeys(("cl02", "sr01", "sr02", "ep01"), "guest.no_virtiofs")},
+    "share01 ep02": {"cl01": _TLS, **dict.fromkeys(("cl02", "sr01", "sr02", "ep01"), "devices.no_virtiofs")},
     # a session guest on ep02 would be left behind: somebody has to know
     "idle01 ep02": {
         "cl01": _TLS,

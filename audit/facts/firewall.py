@@ -68,8 +68,10 @@ class Listening(HostFact):
     @classmethod
     def parse(cls, said: Said) -> Self:
         """From `ss` of any age, or from /proc/net/tcp and tcp6."""
-        sockets = (_socket(line) for line in said.lines(LISTENING))
-        return cls(frozenset(socket for socket in sockets if socket is not None))
+        sockets = frozenset(filter(None, map(_socket, said.lines(LISTENING))))
+        if not sockets:  # a host that can be asked listens somewhere: `ss` was not allowed to see it
+            raise Unavailable(LISTENING, "shows no listening socket at all, not even the SSH server's")
+        return cls(sockets)
 
 
 _STATES = {

@@ -116,6 +116,8 @@ class GuestMachine(GuestFact):
     """None: not said by the XML (direct kernel boot, other architectures)."""
     loader: str | None
     nvram: str | None
+    loader_format: str = "raw"
+    """raw or qcow2; the size of a raw one is the size of the guest's flash memory."""
 
     @classmethod
     def parse(cls, guest: GuestSource) -> Self:
@@ -134,13 +136,16 @@ class GuestMachine(GuestFact):
             firmware = "efi"
         elif loader is None and arch in {"x86_64", "i686"}:
             firmware = "bios"
+        path = None if loader is None else (loader.text or "").strip() or None
+        stated = None if loader is None else loader.get("format")
         return cls(
             virttype=virttype,
             arch=arch,
             machine=kind.get("machine", ""),
             emulator=root.findtext("devices/emulator") or None,
             firmware=firmware,
-            loader=None if loader is None else (loader.text or "").strip() or None,
+            loader=path,
+            loader_format=stated or ("qcow2" if path and path.endswith(".qcow2") else "raw"),
             nvram=None
             if nvram is None
             else (nvram.text or "").strip() or (source.get("file") if source is not None else None),

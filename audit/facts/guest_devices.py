@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import ClassVar, Self
+from typing import ClassVar, NamedTuple, Self
 
 from lxml import etree
 
@@ -236,8 +236,8 @@ class GuestDevices(GuestFact):
 
     probes: ClassVar[tuple[Probe, ...]] = _XML
     hostdevs: tuple[HostDevice, ...]
-    filesystems: tuple[tuple[str, bool], ...]
-    """Per `<filesystem>`: driver (`path` = 9p, `virtiofs`, …) and whether an external socket serves it."""
+    filesystems: tuple[str, ...]
+    """The driver of each `<filesystem>`: `path` = 9p, `virtiofs`, …"""
     shmems: tuple[tuple[str, str, str], ...]
     """Per `<shmem>`: name, model, role (`peer` where not stated)."""
     tpm: str | None
@@ -254,6 +254,11 @@ class GuestDevices(GuestFact):
     user_net: bool
     custom_arguments: bool
     """QEMU arguments of the administrator's own (`<qemu:commandline>`), which libvirt does not understand."""
+    videos: tuple[str, ...] = ()
+    """Model of each `<video>`: virtio, qxl, vga, none, …"""
+    tpm_model: str | None = None
+    graphics_ports: tuple[tuple[str, str | None, int], ...] = ()
+    """Per fixed port of a `<graphics>` (`autoport='no'`): type, address as above, port."""
 
     @classmethod
     def parse(cls, guest: GuestSource) -> Self:
@@ -261,12 +266,10 @@ class GuestDevices(GuestFact):
         root = guest.xml
         tpm = next(_devices(root, "tpm"), None)
         security = root.find("launchSecurity")
+        graphics = _graphics(root, guest.inactive)
         return cls(
             hostdevs=tuple(_host_device(node) for node in _devices(root, "hostdev")),
-            filesystems=tuple(
-                (_get(node, "driver", "type") or "path", _get(node, "source", "socket") is not None)
-                for node in _devices(root, "filesystem")
-            ),
+            filesystems=tuple(_get(node, "driver", "type") or "path" for node in _devices(root, "filesystem")),
             shmems=tuple(
                 (node.get("name", ""), _get(node, "model", "type") or "ivshmem", node.get("role") or "peer")
                 for node in _devices(root, "shmem")
@@ -276,10 +279,17 @@ class GuestDevices(GuestFact):
             vsock=next(_devices(root, "vsock"), None) is not None,
             viommu=next(_devices(root, "iommu"), None) is not None,
             launch_security=None if security is None else security.get("type") or "unknown",
-            graphics=_graphics(root, guest.inactive),
+            graphics=graphics,
             serial_paths=tuple(dict.fromkeys(_serial_paths(root, guest.inactive))),
             user_net=any(node.get("type") == "user" for node in _devices(root, "interface")),
             custom_arguments=root.find(f"{_QEMU}commandline/{_QEMU}arg") is not None,
+            videos=tuple(filter(None, (_get(node, "model", "type") for node in _devices(root, "video")))),
+            tpm_model=None if tpm is None else tpm.get("model"),
+            graphics_ports=tuple(
+                (kind, address, port)
+                for node, (kind, address) in zip(_devices(root, "graphics"), graphics, strict=True)
+                for port in _fixed_ports(node)
+            ),
         )
 
 
@@ -327,6 +337,60 @@ def _listens(node: etree._Element) -> tuple[str, str | None]:
         return kind, node.get("listen") or None
     addresses = [listen.get("address") for listen in listens if listen.get("type") == "address"]
     return kind, addresses[0] if addresses else None
+
+
+def _fixed_ports(node: etree._Element) -> Iterator[int]:
+    """Those that libvirt must take, and does not choose itself."""
+    if node.get("autoport") != "yes":
+        ports = [int(node.get(name) or -1) for name in ("port", "tlsPort")]
+        yield from (port for port in ports if port > 0)
+
+
+class HostFile(NamedTuple):
+    """Something on the host that a guest needs besides its disks and its firmware."""
+
+    what: str
+    path: str
+    made: bool
+    """QEMU makes it; its folder must exist."""
+
+
+_EVERYWHERE = frozenset({"/dev/urandom", "/dev/random", "/dev/null"})
+
+
+@dataclass(frozen=True, slots=True)
+class GuestFiles(GuestFact):
+    """Kernel, memory modules, shared folders, sockets: what QEMU opens and does not start without."""
+
+    probes: ClassVar[tuple[Probe, ...]] = _XML
+    files: tuple[HostFile, ...]
+
+    @classmethod
+    def parse(cls, guest: GuestSource) -> Self:
+        """From `<os>` and `<devices>`; serial lines are told by `GuestDevices`."""
+        found = (file for file in _files(guest.xml) if file.path not in _EVERYWHERE)
+        return cls(tuple(dict.fromkeys(found)))
+
+
+def _files(root: etree._Element) -> Iterator[HostFile]:
+    texts = [(tag, root.findtext(f"os/{tag}")) for tag in ("kernel", "initrd", "dtb")]
+    texts += [(f"{node.get('model', '')} memory", node.findtext("source/path")) for node in _devices(root, "memory")]
+    texts += [("source of random numbers", node.findtext("backend")) for node in _devices(root, "rng")]
+    yield from (HostFile(what, path.strip(), False) for what, path in texts if path and path.strip())
+    for node in _devices(root, "filesystem"):
+        socket, folder = _get(node, "source", "socket"), _get(node, "source", "dir")
+        if socket or folder:
+            yield HostFile("virtiofs socket" if socket else "shared folder", socket or folder or "", False)
+    yield from _sockets(root)
+
+
+def _sockets(root: etree._Element) -> Iterator[HostFile]:
+    """Of vhost-user: who is the client (QEMU, where nothing is said) connects to what must be there already."""
+    for tag in ("disk", "interface"):
+        for node in _devices(root, tag):
+            path = _get(node, "source", "path")
+            if node.get("type") == "vhostuser" and path:
+                yield HostFile("vhost-user socket", path, _get(node, "source", "mode") == "server")
 
 
 _CHARACTER_DEVICES = ("serial", "console", "parallel", "channel")

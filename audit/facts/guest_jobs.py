@@ -54,6 +54,9 @@ def _ask_block_jobs(facts: Facts, host: str, _peers: object) -> Iterator[tuple[s
                 number += 1
 
 
+_NO_BLOCK_NODE = frozenset({"vhostuser", "vhostvdpa"})
+"""Disks that another process drives: QEMU copies nothing of them, and libvirt may not answer for them."""
+
 BLOCK_JOBS = Question(
     "guest.block_jobs",
     DRAW_MARK
@@ -102,7 +105,8 @@ class GuestBlockJobs(GuestFact):
         for disk in disks:
             said = asked.get(disk.target)
             if isinstance(said, Unavailable) or said is None:
-                unknown[disk.target] = said.reason if said else "not asked about"
+                if disk.type not in _NO_BLOCK_NODE:
+                    unknown[disk.target] = said.reason if said else "not asked about"
             elif said:
                 jobs[disk.target] = said
         return cls(tuple(sorted(jobs.items())), tuple(sorted((t, w) for t, w in unknown.items() if t not in jobs)))

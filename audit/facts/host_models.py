@@ -74,6 +74,16 @@ class DomainCapabilities:
     """Those of the models that QEMU calls deprecated."""
     features: frozenset[str]
     """Hypervisor features that are supported: sev, tdx, sgx, hyperv, genid, …"""
+    # What devices may be, where this libvirt lists it. None: it does not list them (too old); empty: none.
+    graphics: frozenset[str] | None = None
+    """vnc, spice, …"""
+    videos: frozenset[str] | None = None
+    """virtio, qxl, none, …"""
+    tpm_backends: frozenset[str] | None = None
+    """passthrough, emulator (only where there is swtpm), external."""
+    tpm_models: frozenset[str] | None = None
+    hyperv: frozenset[str] | None = None
+    """Enlightenments; listed since libvirt 9.0."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -295,7 +305,28 @@ def _domain_capabilities(root: etree._Element, source: bytes) -> DomainCapabilit
         hypervisor=Hypervisor.from_domcapabilities(source) if "custom" in modes else None,
         deprecated=frozenset(node.text or "" for node in root.iterfind("cpu/mode/model[@deprecated='yes']")),
         features=frozenset(str(node.tag) for node in supported),
+        graphics=_values(root, "devices/graphics", "type"),
+        videos=_values(root, "devices/video", "modelType"),
+        tpm_backends=_values(root, "devices/tpm", "backendModel"),
+        tpm_models=_values(root, "devices/tpm", "model"),
+        hyperv=_hyperv(_values(root, "features/hyperv", "features") or frozenset()),
     )
+
+
+def _hyperv(listed: frozenset[str]) -> frozenset[str] | None:
+    """Of a QEMU that cannot be asked libvirt says "no", or lists the two that it need not ask about."""
+    return listed if listed - {"spinlocks", "vendor_id"} else None
+
+
+def _values(root: etree._Element, path: str, name: str) -> frozenset[str] | None:
+    """The values of an `<enum>`; none where the element is there and says that it is not supported."""
+    node = root.find(path)
+    if node is None:
+        return None
+    if node.get("supported") == "no":
+        return frozenset()
+    values = node.find(f"enum[@name='{name}']")
+    return None if values is None else frozenset(value.text or "" for value in values.iterfind("value"))
 
 
 def _host_model(mode: etree._Element) -> CpuDefinition | None:

@@ -1,5 +1,6 @@
 """What the paths that guests name are on a host: there or not, who may pass, on which storage."""
 
+import re
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -8,7 +9,7 @@ from typing import ClassVar, Literal, NamedTuple, Self
 from audit.evidence import Probe
 from audit.facts.base import Facts, HostFact, Question, Said, Unavailable
 from audit.facts.guest import GuestMachine
-from audit.facts.guest_devices import GuestDevices, GuestDisks
+from audit.facts.guest_devices import Disk, GuestDevices, GuestDisks, GuestFiles
 from audit.facts.pools import Pools
 from audit.text import visible
 
@@ -37,8 +38,8 @@ def _named(facts: Facts, host: str, peers: Sequence[str]) -> Iterator[str]:
         for disk in disks.disks:
             if disk.local and disk.source:
                 yield disk.source
-            if disk.pool and not isinstance(pools, Unavailable):
-                yield from filter(None, [pools.path_of(disk)])
+            elif disk.pool and not isinstance(pools, Unavailable):
+                yield from _volume(disk, pools)
     for _, disks in facts.each_guest(hosts, GuestDisks):
         for disk in disks.disks:
             yield from disk.backing
@@ -46,6 +47,17 @@ def _named(facts: Facts, host: str, peers: Sequence[str]) -> Iterator[str]:
         yield from filter(None, [machine.nvram])
     for _, devices in facts.each_guest(hosts, GuestDevices):
         yield from (path for _, path in devices.serial_paths)
+    for _, files in facts.each_guest(hosts, GuestFiles):
+        yield from (file.path for file in files.files)
+
+
+def _volume(disk: Disk, pools: Pools) -> Iterator[str]:
+    try:
+        path = pools.path_of(disk)
+    except Unavailable:
+        return
+    if path:
+        yield path
 
 
 def _ask(facts: Facts, host: str, peers: Sequence[str]) -> Sequence[tuple[str, ...]]:
@@ -294,9 +306,19 @@ def _identity(nodes: list[list[str]]) -> frozenset[str]:
     for depth, part, below, text in nodes:
         if within_multipath is not None and int(depth) > within_multipath:
             continue
-        within_multipath = int(depth) if "mpath-" in text else None
-        own = text.startswith(("naa.", "eui.", "uuid.", "nvme.", "t10.")) and "QEMU" not in text
-        if not own and "mpath-" not in text and (int(below) == 0 or text == "-"):
+        multipath = _MULTIPATH.fullmatch(text)
+        within_multipath = int(depth) if multipath else None
+        own = multipath or text.startswith(("naa.", "eui.", "uuid.", "nvme.", "t10."))
+        if "QEMU" in text or (not own and (int(below) == 0 or text == "-")):
             return frozenset()
-        found.add(f"{text}#{part}")
+        found.add(f"{_wwid(multipath['wwid'])}#{multipath['part'] or part}" if multipath else f"{text}#{part}")
     return frozenset(found)
+
+
+_MULTIPATH = re.compile(r"(?:part(?P<part>\d+)-)?mpath-(?P<wwid>.+)")
+
+
+def _wwid(name: str) -> str:
+    """multipath's name of a LUN as the kernel would say it: a host with a single path to it knows only that one."""
+    kind = {"3": "naa.", "2": "eui."}.get(name[:1])
+    return kind + name[1:].lower() if kind and re.fullmatch(r"[0-9A-Fa-f]{16,}", name[1:]) else name

@@ -32,7 +32,10 @@ class Pool:
     """Where its volumes are found."""
 
 
-_NETWORK_POOLS = {"rbd", "gluster", "sheepdog", "iscsi-direct"}
+_NETWORK_POOLS = frozenset({"rbd", "gluster", "sheepdog", "iscsi-direct"})
+_NAMED_BY_PATH = frozenset({"dir", "fs", "netfs", "logical", "vstorage", "zfs"})
+"""Their volumes are called what their files or devices are called; a LUN is `unit:0:0:1`, and only libvirt knows
+where that is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,11 +55,16 @@ class Pools(HostFact):
         return found
 
     def path_of(self, disk: Disk) -> str | None:
-        """Where a disk of type `volume` lies on this host; None where it has no path or there is no such pool."""
+        """Where a disk of type `volume` lies on this host; None for a network disk, or where there is no such pool.
+        Raises `Unavailable` where that is not known."""
         name, _, volume = (disk.source or "").partition("/")
-        pool = next((pool for pool in self.pools if pool.name == name), None)
-        if pool is None or pool.path is None or pool.type in _NETWORK_POOLS:
+        pool = self.find(name)
+        if pool is None or pool.type in _NETWORK_POOLS:
             return None
+        if pool.path is None or pool.type not in _NAMED_BY_PATH:
+            raise Unavailable(
+                POOLS, f"where {visible(volume, 60)} of the {visible(pool.type, 20)} pool {visible(name, 60)} lies"
+            )
         return f"{pool.path.rstrip('/')}/{volume}"
 
     @classmethod
@@ -79,6 +87,11 @@ class Pools(HostFact):
         if not active <= found.keys():
             unread = unread or "pools came while they were being listed"
         return cls(tuple(sorted(pools, key=lambda pool: pool.name)), unread)
+
+
+def disk_path(disk: Disk, pools: Pools) -> str | None:
+    """The disk's path on the host whose pools these are; None where it has none. Raises `Unavailable`."""
+    return disk.source if disk.local else pools.path_of(disk) if disk.pool else None
 
 
 @dataclass(frozen=True, slots=True)

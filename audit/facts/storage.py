@@ -39,6 +39,9 @@ _PSEUDO = frozenset(
 )
 
 
+_TUNNEL = re.compile(r"127\..*|::1|localhost(\..*)?")
+
+
 @dataclass(frozen=True, slots=True)
 class Nfs:
     """An NFS mount's own."""
@@ -51,6 +54,20 @@ class Nfs:
     """3, 4.0, 4.1, 4.2."""
     locks: Literal["server", "local", "unknown"]
     """Where POSIX locks are kept; `local`: other clients do not see them."""
+
+    def same_server(self, other: Self) -> bool:
+        """Both names, or both addresses, are the same; a tunnel's end on the host itself says nothing."""
+        if any(_TUNNEL.fullmatch(end or "") for end in (self.server, self.address)):
+            return False
+        return self.server == other.server or (self.address is not None and self.address == other.address)
+
+    def overlaps(self, other: Self) -> bool:
+        """One of the two exports lies within the other, as paths."""
+        return _within(self.export, other.export) or _within(other.export, self.export)
+
+
+def _within(path: str, folder: str) -> bool:
+    return path == folder or path.startswith(folder.rstrip("/") + "/")
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,9 +111,14 @@ class Mounts(HostFact):
     probes: ClassVar[tuple[Probe, ...]] = (MOUNTINFO,)
     mounts: tuple[Mount, ...]
 
-    def of(self, state: PathState) -> Mount | None:
-        """The mount that a path's file system is; None where the device number tells nothing, as on btrfs."""
-        return next((mount for mount in self.mounts if mount.device == state.device), None)
+    def of(self, state: PathState, path: str = "/") -> Mount | None:
+        """The mount that a path's file system is; None where the device number tells nothing, as on btrfs.
+
+        Of several mounts of one file system the one that `path` leads through, unless it is a symbolic link.
+        """
+        found = [mount for mount in self.mounts if mount.device == state.device]
+        through = [mount for mount in found if _within(path, mount.path)]
+        return max(through, key=lambda mount: len(mount.path)) if through else next(iter(found), None)
 
     @property
     def shared(self) -> tuple[Mount, ...]:
@@ -172,6 +194,11 @@ class Place(NamedTuple):
         return _SHARED_MAGIC.get(self.state.magic or 0)
 
     @property
+    def fuse(self) -> bool:
+        """On a file system that a process of the host serves."""
+        return self.state.magic == _FUSE
+
+    @property
     def cluster(self) -> bool:
         """On a file system that keeps caches coherent between hosts."""
         return self.shared in _CLUSTER
@@ -194,22 +221,31 @@ class Place(NamedTuple):
 def same_file(here: Place, there: Place) -> bool | None:
     """Whether a file of the same path on two hosts is one file; None: neither proved.
 
-    NFS gives every client the server's inode numbers, and so do cluster file systems.
+    NFS gives every client the server's inode numbers, and so do cluster file systems. Another file system has a file
+    of that number too: it proves nothing alone.
     """
     ours, theirs = here.state, there.state
     if here.mount and there.mount and here.mount.nfs and there.mount.nfs:
-        a, b = here.mount.nfs, there.mount.nfs
-        same_server = a.server == b.server or (a.address is not None and a.address == b.address)
-        same_export = a.export == b.export and here.mount.root == there.mount.root
-        if ours.inode != theirs.inode:
-            return None if same_server and same_export else False
-        return True if same_export or same_server else None
+        same_root = here.mount.root == there.mount.root
+        return _same_nfs_file(here.mount.nfs, there.mount.nfs, ours, theirs, same_root)
     if here.shared is None or here.shared != there.shared:
         return None
-    if ours.inode == theirs.inode and (ours.fsid == theirs.fsid or here.shared not in {"GFS2", "OCFS2"}):
-        return True
+    same_inode, same_fsid = ours.inode == theirs.inode, ours.fsid == theirs.fsid
+    if here.shared in {"GFS2", "OCFS2"}:  # mounted from a device, that may be called the same by chance
+        return True if same_inode and same_fsid else None
     named = here.mount and there.mount and here.mount.source == there.mount.source
-    return True if named and here.shared not in {"GFS2", "OCFS2"} else None
+    return True if named or (same_inode and same_fsid and ours.fsid) else None
+
+
+def _same_nfs_file(here: Nfs, there: Nfs, ours: PathState, theirs: PathState, same_root: bool) -> bool | None:
+    same_server, same_export = here.same_server(there), here.export == there.export and same_root
+    if ours.inode != theirs.inode:
+        return None if same_server and same_export else False
+    if same_server and same_export:
+        return True  # whatever the size: a guest's image grows while hosts are being asked
+    # A server of several addresses is the same one, as far as that can be told from here; see nfs_same_server.
+    proved = same_export or (same_server and here.overlaps(there))
+    return True if proved and ours.size == theirs.size else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,7 +261,7 @@ class SharedFilesystems(HostFact):
         """Whether `path` lies below one of them. Raises `Unavailable` if qemu.conf was not readable."""
         if self.unread:
             raise Unavailable(self.probes[0], self.unread)
-        return any(path == folder or path.startswith(folder.rstrip("/") + "/") for folder in self.folders)
+        return any(_within(path, folder) for folder in self.folders)
 
     @classmethod
     def parse(cls, said: Said) -> Self:

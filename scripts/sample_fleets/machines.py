@@ -255,6 +255,12 @@ _DEVICES = {
 }  # fmt: skip
 
 
+_HYPERV = (
+    "relaxed vapic spinlocks vpindex runtime synic stimer reset vendor_id frequencies reenlightenment tlbflush ipi "
+    "avic emsr_bitmap xmm_input"
+)
+
+
 def domcapabilities(host: Host, virttype: str, machine: str = "") -> Answer:
     """`virsh domcapabilities`, which needs a writable connection."""
     if not host.root:
@@ -285,7 +291,7 @@ def domcapabilities(host: Host, virttype: str, machine: str = "") -> Answer:
         "    <vmcoreinfo supported='yes'/>\n    <genid supported='yes'/>\n    <backingStoreInput supported='yes'/>\n"
         "    <backup supported='yes'/>\n    <async-teardown supported='yes'/>\n    <sev supported='no'/>\n"
         "    <sgx supported='no'/>\n    <hyperv supported='yes'>\n"
-        f"{_enum('features', 'relaxed vapic spinlocks vpindex runtime synic stimer reset vendor_id frequencies')}"
+        f"{_enum('features', _HYPERV)}"
         "    </hyperv>\n  </features>\n</domainCapabilities>\n\n"
     )
 

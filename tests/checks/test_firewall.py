@@ -2,7 +2,7 @@
 
 import pytest
 
-from audit.check import NotApplicable, Policy, Unavailable
+from audit.check import Blocks, NotApplicable, Policy, Severity, Unavailable
 from audit.facts.firewall import Firewall
 from audit.facts.iptables import from_iptables
 from audit.facts.names import OwnAddresses, OwnNames, PeerAddresses, Route
@@ -29,6 +29,9 @@ def way(source="192.0.2.11", address="192.0.2.12"):
     return PeerAddresses((("kvm02", (Route(address, "eth0", source),)),))
 
 
+BOTH = OwnAddresses((*SOURCE.addresses, *FAR.addresses))
+TWO = OwnAddresses((*TARGET.addresses, Address("eth1", "198.51.100.12", 24)))
+STORAGE_ONLY = rules("-s 198.51.100.0/24 -p tcp -j ACCEPT")
 OPEN = Firewall(())
 SUBNET = rules(
     "-s 192.0.2.0/24 -p tcp -m tcp --dport 49152:49215 -j ACCEPT", "-s 192.0.2.0/24 -p tcp -m tcp --dport 22 -j ACCEPT"
@@ -42,6 +45,11 @@ def data(wall, own=TARGET, conf=None):
 def data_pair(wall, source=SOURCE, peers=None, conf=None):
     run = firewall.migration_ports_open_to_source.function
     return list(run(wall, TARGET, conf or QemuConf(), NAMES, source, peers or way()))
+
+
+def by_name(wall, peers, conf=None):
+    run = firewall.migration_ports_open_by_name.function
+    return list(run(wall, TWO, conf or QemuConf(), NAMES, BOTH, peers))
 
 
 def control(wall, policy=None, sshd=SSHD):
@@ -98,9 +106,75 @@ def test_what_depends_on_the_source_is_judged_for_the_pair():
 def test_a_name_that_does_not_resolve_leaves_all_ways():
     assert data_pair(SUBNET, SOURCE, NO_NAME) == []
     assert len(data_pair(SUBNET, FAR, NO_NAME)) == 1
-    both = OwnAddresses((*SOURCE.addresses, *FAR.addresses))
+    for run in (data_pair, control_pair):
+        assert run(SUBNET, BOTH, NO_NAME) == []  # it takes the network that it shares with the target
+    distant = OwnAddresses((Address("eth0", "198.51.100.11", 24), Address("eth1", "203.0.113.11", 24)))
+    half = rules("-s 203.0.113.0/24 -p tcp -j ACCEPT")
     with pytest.raises(Unavailable, match="cannot be told"):
-        data_pair(SUBNET, both, NO_NAME)
+        data_pair(half, distant, NO_NAME)  # by which of its addresses it would come is not known
+
+
+def test_of_two_networks_one_is_enough_where_the_name_leads_nowhere():
+    run = firewall.migration_ports_open_to_source.function
+    assert list(run(STORAGE_ONLY, TWO, QemuConf(), NAMES, BOTH, NO_NAME)) == []
+    with pytest.raises(NotApplicable, match="leads nowhere"):
+        by_name(STORAGE_ONLY, NO_NAME)
+
+
+def test_a_closed_name_with_another_way_open_needs_an_option_only():
+    run = firewall.migration_ports_open_to_source.function
+    peers = way(address="192.0.2.12")
+    assert list(run(STORAGE_ONLY, TWO, QemuConf(), NAMES, BOTH, peers)) == []
+    [finding] = by_name(STORAGE_ONLY, peers)
+    assert finding.remedy == "virsh migrate --migrateuri tcp://198.51.100.12 …"
+    assert "policy drop" in finding.actual
+    assert firewall.migration_ports_open_by_name.blocks is Blocks.NOTHING
+    assert firewall.migration_ports_open_by_name.severity is Severity.HIGH
+    # QEMU on the target listens on one address only, and the way to that one is closed
+    bound = QemuConf(migration_address="192.0.2.12")
+    assert len(list(run(STORAGE_ONLY, TWO, bound, NAMES, BOTH, peers))) == 1
+    assert by_name(STORAGE_ONLY, peers, bound) == []
+    # nothing to add where all ways are closed, or where the name's is open
+    assert by_name(rules("-s 203.0.113.9 -p tcp -j ACCEPT"), peers) == []
+    assert by_name(rules("-s 192.0.2.0/24 -p tcp -j ACCEPT"), peers) == []
+    # a way of which nothing is known is no proof
+    marked = rules("-d 198.51.100.12 -m mark --mark 0x1 -j ACCEPT")
+    with pytest.raises(Unavailable, match="mark"):
+        list(run(marked, TWO, QemuConf(), NAMES, BOTH, peers))
+
+
+def test_a_name_that_the_source_has_no_route_to():
+    nowhere = PeerAddresses((("kvm02", (Route("203.0.113.12", None, None),)),))
+    assert (
+        list(firewall.migration_ports_open_to_source.function(STORAGE_ONLY, TWO, QemuConf(), NAMES, BOTH, nowhere))
+        == []
+    )
+    [finding] = by_name(STORAGE_ONLY, nowhere)
+    assert finding.actual == "the source has no route there"
+
+
+def test_one_open_address_of_the_name_is_enough():
+    run = firewall.migration_ports_open_to_source.function
+    two = OwnAddresses((*TARGET.addresses, Address("eth0", "2001:db8::12", 64)))
+    here = OwnAddresses((*SOURCE.addresses, Address("eth0", "2001:db8::11", 64)))
+    routes = (Route("2001:db8::12", "eth0", "2001:db8::11"), Route("192.0.2.12", "eth0", "192.0.2.11"))
+    peers = PeerAddresses((("kvm02", routes),))
+    closed6 = Firewall(from_iptables("*filter\n:INPUT DROP [0:0]\nCOMMIT\n", 6))
+    assert list(run(closed6, two, QemuConf(), NAMES, here, peers)) == []
+    control = firewall.control_port_open_to_source.function
+    assert list(control(closed6, two, DAEMONS, SSHD, NAMES, here, peers, Policy())) == []
+    run = firewall.migration_ports_open_by_name.function
+    assert list(run(closed6, two, QemuConf(), NAMES, here, peers)) == []
+
+
+def test_libvirt_is_reached_by_another_address():
+    arguments = (TWO, DAEMONS, SSHD, NAMES, BOTH, way(), Policy())
+    assert list(firewall.control_port_open_to_source.function(STORAGE_ONLY, *arguments)) == []
+    [finding] = firewall.control_port_open_by_name.function(STORAGE_ONLY, *arguments)
+    assert finding.remedy == "virsh migrate … qemu+ssh://198.51.100.12/system"
+    assert firewall.control_port_open_by_name.blocks is Blocks.NOTHING
+    everywhere = rules("-p tcp -s 192.0.2.0/24 -j ACCEPT")
+    assert list(firewall.control_port_open_by_name.function(everywhere, *arguments)) == []
 
 
 def test_unanswered_name_is_unknown():

@@ -13,7 +13,7 @@ from audit.facts.guest_devices import GuestDevices, GuestNics, HostDevice, Nic
 from audit.facts.mellanox import Iommu, MellanoxDevices, Netdev, Pf, Vf, VfSurroundings
 from audit.facts.mellanox_tools import DevlinkPort, Firmware, Unread, VfMigrationMode
 from audit.facts.openvswitch import Bridge, Database, OpenVswitch
-from audit.facts.versions import Libvirt, Version
+from audit.facts.versions import Libvirt, Qemu, Version
 from checks import mellanox
 
 BDF = "0000:e1:00.0"
@@ -66,6 +66,7 @@ OVS = OpenVswitch(
 )
 IOMMU = Iommu(97, frozenset({"DMAR"}), ("intel_iommu=on", "iommu=pt"))
 AROUND = VfSurroundings(IOMMU, OVS, Libvirt(Version(11, 3, 0), Version(11, 3, 0)))
+QEMU = Qemu(Version(8, 1))
 GOOD = host(pf(vf()))
 NO_CARD = host(mstflint=UNREAD, module=UNREAD)
 UNREADABLE = MellanoxDevices(UNREAD, UNREAD, UNREAD)
@@ -97,9 +98,10 @@ def judge(
     around: VfSurroundings = AROUND,
     guest: GuestNics = WITH_VF,
     others: GuestDevices = NOTHING_ELSE,
+    qemu: tuple[Qemu, Qemu] = (QEMU, QEMU),
 ) -> list[Finding]:
     """The check's findings, given what its signature asks for."""
-    seen = {"MellanoxDevices": [source, target], "VfSurroundings": [around]}
+    seen: dict[str, list[Any]] = {"MellanoxDevices": [source, target], "VfSurroundings": [around], "Qemu": list(qemu)}
     given: dict[str, Any] = {"GuestNics": guest, "GuestDevices": others, "GuestState": RUNNING, "Policy": POLICY}
     arguments = []
     for parameter in check.parameters:
@@ -286,6 +288,14 @@ def test_driver_of_the_running_vf(driver: str | None) -> None:
 def test_viommu() -> None:
     assert judge(mellanox.vf_without_viommu, others=devices(viommu=True))
     assert mellanox.vf_without_viommu.blocks is Blocks.MIGRATION
+
+
+def test_qemu_that_does_not_migrate_vfio_devices() -> None:
+    old = Qemu(Version(8, 0, 5))
+    assert mellanox.vf_qemu.blocks is Blocks.MIGRATION
+    for qemu, side in (((old, QEMU), "source"), ((QEMU, old), "target")):
+        [finding] = judge(mellanox.vf_qemu, qemu=qemu)
+        assert (finding.expected, finding.actual) == (f"{side}: QEMU 8.1 or newer", "QEMU 8.0.5")
 
 
 def test_five_vfs_of_one_port() -> None:

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from audit.check import NotApplicable, Policy, Unavailable
+from audit.check import Blocks, NotApplicable, Policy, Severity, Unavailable
 from audit.facts.guest import GuestMemory, GuestPinning, GuestState
 from audit.facts.memory import Cell, Cgroup, HugePages, Memory, NumaTopology, Pool
 from checks import memory
@@ -26,10 +26,36 @@ def test_fits():
     run = memory.fits.function
     policy = Policy(memory_reserve_kib=GIB, guest_overhead_kib=GIB)
     assert list(run(GUEST, Memory(64 * GIB, 10 * GIB, 0, 0), policy)) == []
-    [finding] = run(GUEST, Memory(64 * GIB, 10 * GIB - 1, 0, 0), policy)
-    assert "10.0 GiB" in finding.expected
+    [finding] = run(GUEST, Memory(64 * GIB, 9 * GIB - 1, 0, 0), policy)
+    assert "room for 9.0 GiB" in finding.expected
     with pytest.raises(NotApplicable):
         list(run(HUGE_GUEST, Memory(GIB, GIB, 0, 0), policy))
+
+
+def test_swap_space_counts_but_no_more_than_there_is_memory():
+    run = memory.fits.function
+    policy = Policy(memory_reserve_kib=GIB, guest_overhead_kib=GIB)
+    assert list(run(GUEST, Memory(64 * GIB, 5 * GIB, 8 * GIB, 4 * GIB), policy)) == []
+    assert len(list(run(GUEST, Memory(64 * GIB, 5 * GIB, 8 * GIB, 4 * GIB - 1), policy))) == 1
+    assert len(list(run(GUEST, Memory(9 * GIB - 1, 5 * GIB, 64 * GIB, 64 * GIB), policy))) == 1
+
+
+def test_inside_the_reserve_is_no_refusal():
+    policy = Policy(memory_reserve_kib=GIB, guest_overhead_kib=GIB)
+    tight = Memory(64 * GIB, 10 * GIB - 1, 4 * GIB, 4 * GIB)
+    run = memory.reserve_kept.function
+    assert memory.reserve_kept.blocks is Blocks.NOTHING
+    assert memory.reserve_kept.severity is Severity.MEDIUM
+    assert list(memory.fits.function(GUEST, tight, policy)) == []
+    [finding] = run(GUEST, tight, policy)
+    assert "1.0 GiB reserve" in finding.expected
+    assert finding.because == "It fits, inside the reserve."
+    [finding] = run(GUEST, replace(tight, available_kib=9 * GIB - 1), policy)
+    assert finding.because == "The target would have to swap."
+    assert list(run(GUEST, replace(tight, available_kib=10 * GIB), policy)) == []
+    for guest, host in ((GUEST, Memory(64 * GIB, GIB, 0, 0)), (HUGE_GUEST, tight)):
+        with pytest.raises(NotApplicable):
+            list(run(guest, host, policy))
 
 
 def pools(free, reserved=0, surplus=0, nodes=()):

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 from audit.check import Blocks, NotApplicable, Policy, Unavailable
+from audit.facts.confinement import GuestLabels, SecurityDrivers
 from audit.facts.firewall import Listening, Socket
 from audit.facts.qemu_conf import QemuConf
 from audit.facts.services import Certificate, Daemons, Sshd, TlsCertificates, Unit, Units
@@ -146,6 +147,27 @@ def test_tls_force():
     assert list(services.migrate_tls_force.function(QemuConf())) == []
     [finding] = services.migrate_tls_force.function(QemuConf(migrate_tls_force=True))
     assert "--tls" in finding.remedy
+
+
+@pytest.mark.parametrize(
+    ("here", "there", "differ"),
+    [(None, None, 0), (None, "nop", 0), ("lockd", "lockd", 0), ("lockd", None, 1), (None, "sanlock", 1)],
+)
+def test_lock_managers(here, there, differ):
+    run = services.same_lock_manager.function
+    assert len(list(run(QemuConf(lock_manager=here), QemuConf(lock_manager=there)))) == differ
+    assert services.same_lock_manager.blocks is Blocks.MIGRATION
+
+
+def test_security_driver():
+    run = services.security_driver_present.function
+    confined, selinux = GuestLabels(frozenset({"selinux"})), SecurityDrivers(frozenset({"selinux", "dac"}))
+    assert list(run(confined, selinux)) == []
+    [finding] = run(confined, SecurityDrivers(frozenset({"dac", "apparmor"})))
+    assert (finding.expected, finding.actual) == ("security driver selinux", "the target has apparmor, dac")
+    with pytest.raises(NotApplicable):
+        list(run(GuestLabels(frozenset()), SecurityDrivers(frozenset({"none"}))))
+    assert services.security_driver_present.blocks is Blocks.NOTHING
 
 
 def test_what_blocks():

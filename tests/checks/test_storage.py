@@ -6,10 +6,9 @@ import pytest
 
 from audit.check import NotApplicable, Unavailable
 from audit.facts.guest import GuestIdentity, GuestMachine, GuestState
-from audit.facts.guest_devices import Disk, GuestDevices, GuestDisks
+from audit.facts.guest_devices import Disk, GuestDevices, GuestDisks, GuestFiles, HostFile
 from audit.facts.names import OwnAddresses
 from audit.facts.network import Address
-from audit.facts.nfs import Exports
 from audit.facts.paths import Component, Paths, PathState
 from audit.facts.pools import Pool, Pools, Secrets
 from audit.facts.storage import HypervisorUser, Mount, Mounts, Selinux, SharedFilesystems, User
@@ -49,10 +48,19 @@ LOCAL_MOUNT = Mount("/srv", "254:1", "/", "xfs", "/dev/vdb", False, frozenset())
 SHARED, UNSHARED = Mounts((nfs(),)), Mounts((LOCAL_MOUNT,))
 
 
-def shared(here, there, *, disk=DISK, ours=SHARED, theirs=SHARED, declared=NOT_DECLARED, addresses=NOWHERE):
-    return found(
-        checks.disks_shared, GuestDisks((disk,)), NO_POOLS, here, ours, declared, NO_POOLS, there, theirs, addresses
-    )
+def shared(
+    here,
+    there,
+    *,
+    disk=DISK,
+    ours=SHARED,
+    theirs=SHARED,
+    declared=NOT_DECLARED,
+    addresses=NOWHERE,
+    pools=(NO_POOLS, NO_POOLS),
+):
+    (near, far), disks = pools, GuestDisks((disk,))
+    return found(checks.disks_shared, disks, near, here, ours, declared, far, there, theirs, addresses)
 
 
 def test_reachable():
@@ -81,6 +89,37 @@ def test_volumes_are_looked_up_in_each_host_s_own_pool():
     there = Pools((Pool("fast", "dir", True, "/other"),))
     assert found(checks.disks_reachable, GuestDisks((disk,)), WEB, there, paths(**{"/other/v1": GONE}))
     assert not found(checks.disks_reachable, GuestDisks((disk,)), WEB, NO_POOLS, paths()), "the pool is another check's"
+
+
+VOLUME = replace(DISK, type="volume", source="fast/a")
+FAST = Pools((Pool("fast", "netfs", True, "/srv"),))
+
+
+def test_volumes_must_be_shared_too():
+    assert not shared(paths(a=FILE), paths(a=FILE), disk=VOLUME, pools=(FAST, FAST))
+    local = {"ours": UNSHARED, "theirs": UNSHARED}
+    assert shared(paths(a=LOCAL), paths(a=LOCAL), disk=VOLUME, pools=(FAST, FAST), **local)
+    assert shared(paths(a=LOCAL), paths(), disk=VOLUME, pools=(FAST, NO_POOLS), **local), "whatever the target has"
+    rbd = Pools((Pool("fast", "rbd", True, None),))
+    assert not shared(paths(), paths(), disk=VOLUME, pools=(rbd, rbd))
+    unread, luns = Pools((), "no storage driver"), Pools((Pool("fast", "iscsi", True, "/dev/disk/by-path"),))
+    for near, far in ((unread, FAST), (FAST, unread), (NO_POOLS, FAST), (luns, luns)):
+        with pytest.raises(Unavailable):
+            shared(paths(a=FILE), paths(a=FILE), disk=VOLUME, pools=(near, far))
+
+
+def test_a_read_only_mount_on_the_target():
+    read_only = Mounts((replace(nfs(), read_only=True),))
+    [finding] = shared(paths(a=FILE), paths(a=FILE), theirs=read_only)
+    assert finding.remedy == "On the target: mount -o remount,rw /srv"
+    assert "Read-only file system" in finding.because
+    assert not shared(paths(a=FILE), paths(a=FILE), disk=replace(DISK, readonly=True), theirs=read_only)
+
+
+def test_the_same_number_in_another_export_is_no_proof():
+    for theirs in (nfs(export="/other"), nfs(server="nas2", address="10.0.0.6", export="/other")):
+        with pytest.raises(Unavailable):
+            shared(paths(a=FILE), paths(a=FILE), theirs=Mounts((theirs,)))
 
 
 def test_shared_by_nfs():
@@ -128,6 +167,7 @@ def test_what_libvirt_s_configuration_declares_shared():
         (replace(BLOCK, identity=frozenset({"naa.2#0"})), "other"),
         (replace(BLOCK, identity=frozenset()), "unknown"),
         (GONE, "same"),
+        (FILE, "other"),
     ],
 )
 def test_block_devices(theirs, outcome):
@@ -171,6 +211,17 @@ def test_backing_chain():
         found(checks.backing_chain, RUNS, GuestDisks((replace(DISK, backing_known=False),)), paths(), paths())
 
 
+def test_block_devices_below_an_image():
+    chain = (checks.backing_chain, RUNS, OVERLAY, paths(base=BLOCK))
+    assert not found(*chain, paths(base=BLOCK))
+    [finding] = found(*chain, paths(base=replace(BLOCK, identity=frozenset({"naa.2#0"}))))
+    assert finding.actual == "another device on the target"
+    for here, there in ((BLOCK, replace(BLOCK, identity=frozenset())), (GONE, FILE)):
+        with pytest.raises(Unavailable):
+            found(checks.backing_chain, RUNS, OVERLAY, paths(base=here), paths(base=there))
+    assert not found(checks.backing_copies, OVERLAY, paths(base=BLOCK), SHARED, paths(base=BLOCK), SHARED)
+
+
 def test_backing_copies():
     copies = (OVERLAY, paths(base=LOCAL), UNSHARED, paths(base=LOCAL), UNSHARED)
     assert found(checks.backing_copies, *copies)
@@ -192,7 +243,19 @@ def test_firmware_and_emulator():
     assert finding.because == "Cannot check QEMU binary /usr/libexec/qemu-kvm: No such file or directory"
     other = paths(**{"/fw/code.fd": replace(FILE, size=4096), "/vars/web.fd": FILE})
     assert "Length mismatch" in found(checks.nvram_and_loader, MACHINE, good, other)[0].because
+    assert not found(checks.nvram_and_loader, replace(MACHINE, loader_format="qcow2"), good, other)
     assert checks.emulator_present.offline
+
+
+def test_what_else_the_guest_names():
+    kernel, socket = HostFile("kernel", "/srv/vmlinuz", False), HostFile("vhost-user socket", "/srv/ovs", True)
+    files = GuestFiles((kernel, socket))
+    assert not found(checks.files_present, files, paths(vmlinuz=FILE, ovs=GONE))
+    first, second = found(checks.files_present, files, paths(vmlinuz=GONE, ovs=replace(GONE, folder_exists=False)))
+    assert (first.expected, second.expected) == ("/srv/vmlinuz on the target", "/srv on the target")
+    with pytest.raises(Unavailable):
+        found(checks.files_present, files, paths(ovs=GONE))
+    assert not found(checks.files_present, GuestFiles(()), paths())
 
 
 def serial(*serial_paths, tpm_secret=None):
@@ -219,31 +282,26 @@ def test_pools_and_secrets():
     assert not found(checks.secrets, GuestDisks((DISK,)), serial(), Secrets(frozenset(), "not collected"))
 
 
-def test_nfs():
-    local = Mount("/srv", "0:45", "/", "nfs", "nas:/vm", False, frozenset({"vers=3", "nolock", "local_lock=all"}))
-    assert found(checks.nfs_locking, SHARED)
-    assert not found(checks.nfs_locking, Mounts((local, LOCAL_MOUNT)))
-    assert found(checks.nfs_locking_same, SHARED, Mounts((local,)))
-    assert not found(checks.nfs_locking_same, SHARED, SHARED)
-    assert not found(checks.nfs_same_export, SHARED, Mounts((nfs(server="nas.example"),)))
-    assert found(checks.nfs_same_export, SHARED, Mounts((nfs(server="nas2", address="10.0.0.6"),)))
-    assert found(checks.nfs_same_export, SHARED, Mounts((nfs(export="/other"),)))
-    assert not found(checks.nfs_same_export, SHARED, Mounts((nfs(path="/other"), LOCAL_MOUNT)))
-
-
 def test_selinux():
     disks = GuestDisks((DISK,))
     off, on = (Selinux(True, (("virt_use_nfs", value),)) for value in (False, True))
-    [finding] = found(checks.selinux_nfs, disks, paths(a=FILE), SHARED, off)
+    fuse = Selinux(True, (("virt_use_fusefs", False),))
+    run = checks.selinux_nfs
+    [finding] = found(run, disks, NO_POOLS, paths(a=FILE), SHARED, off)
     assert finding.remedy == "On the target: setsebool -P virt_use_nfs on"
-    assert not found(checks.selinux_nfs, disks, paths(a=FILE), SHARED, on)
-    assert not found(checks.selinux_nfs, disks, paths(a=LOCAL), UNSHARED, Selinux(True, ()))
+    assert not found(run, disks, NO_POOLS, paths(a=FILE), SHARED, on)
+    assert not found(run, disks, NO_POOLS, paths(a=LOCAL), UNSHARED, Selinux(True, ()))
+    assert not found(run, disks, NO_POOLS, paths(a=LOCAL), UNSHARED, None), "nobody asks whether it is enforcing"
+    assert found(run, GuestDisks((VOLUME,)), FAST, paths(a=FILE), SHARED, off)
+    gluster = Mounts((replace(LOCAL_MOUNT, device="0:45", type="fuse.glusterfs"),))
+    [finding] = found(run, disks, NO_POOLS, paths(a=replace(FILE, magic=0x65735546)), gluster, fuse)
+    assert finding.remedy == "On the target: setsebool -P virt_use_fusefs on"
     context = Mounts((nfs(context="system_u:object_r:svirt_image_t:s0"),))
-    assert not found(checks.selinux_nfs, disks, paths(a=FILE), context, off)
+    assert not found(run, disks, NO_POOLS, paths(a=FILE), context, off)
     with pytest.raises(NotApplicable):
-        found(checks.selinux_nfs, disks, paths(a=FILE), SHARED, Selinux(False, ()))
+        found(run, disks, NO_POOLS, paths(a=FILE), SHARED, Selinux(False, ()))
     with pytest.raises(Unavailable):
-        found(checks.selinux_nfs, disks, paths(a=FILE), SHARED, Selinux(True, ()))
+        found(run, disks, NO_POOLS, paths(a=FILE), SHARED, Selinux(True, ()))
 
 
 def user(uid=107, gid=107):
@@ -259,15 +317,11 @@ def test_permissions_and_ids():
     assert not found(checks.permissions, GuestDisks((DISK,)), paths(a=opened), user())
     assert found(checks.qemu_uid_same, user(), user(64055, 107), SHARED, SHARED)
     assert not found(checks.qemu_uid_same, user(), user(64055, 107), SHARED, UNSHARED)
-    assert not found(checks.qemu_uid_same, user(), user(), SHARED, SHARED)
+    assert not found(checks.qemu_uid_same, user(), user(gid=993), SHARED, SHARED), "the owner needs no group"
 
 
 def test_plain_guests_need_shared_storage():
     assert not found(checks.plain_guest_shared, SHARED, SHARED)
+    assert not found(checks.plain_guest_shared, SHARED, Mounts((replace(nfs(), type="nfs"),)))
     [finding] = found(checks.plain_guest_shared, SHARED, UNSHARED)
     assert finding.actual == "/srv here, none on the target"
-
-
-def test_exports():
-    assert found(checks.exports_without_root_squash, Exports(frozenset({"/a"}), frozenset({"/a"})))
-    assert not found(checks.exports_without_root_squash, Exports(frozenset({"/a"}), frozenset()))

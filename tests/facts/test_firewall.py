@@ -158,11 +158,10 @@ class TestListening:
     def test_forms(self, said, line, socket):
         assert Listening.parse(said({"firewall.listening": line + "\n"})).sockets == {socket}
 
-    def test_nothing_listens(self, said):
-        assert (
-            Listening.parse(said({"firewall.listening": "State Recv-Q Send-Q Local Address:Port\n"})).sockets
-            == frozenset()
-        )
+    @pytest.mark.parametrize("text", ["", "\n", "State Recv-Q Send-Q Local Address:Port\n", "sl local_address\n"])
+    def test_no_socket_at_all_is_no_answer(self, said, text):
+        with pytest.raises(Unavailable, match="no listening socket at all"):
+            Listening.parse(said({"firewall.listening": text}))
 
     def test_loopback_is_not_reachable(self, said):
         text = "LISTEN 0 1 127.0.0.1:16509 0.0.0.0:*\nLISTEN 0 1 [::1]:22 [::]:*\nLISTEN 0 1 *:16514 *:*\n"

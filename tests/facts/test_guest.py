@@ -23,7 +23,7 @@ from audit.facts.guest import (
     HostGuestNames,
     number_set,
 )
-from audit.facts.guest_devices import GuestDevices, GuestDisks, GuestNics
+from audit.facts.guest_devices import GuestDevices, GuestDisks, GuestFiles, GuestNics
 from audit.facts.guest_jobs import BLOCK_JOBS, GuestBlockJobs, GuestJob
 from audit.facts.guest_source import GUESTS, JOBS, SNAPSHOTS, XML, XML_INACTIVE, read_guests
 from audit.text import NotXml, parse_xml
@@ -31,6 +31,7 @@ from audit.text import NotXml, parse_xml
 A, B, C = (f"{digit * 8}-1111-4111-8111-111111111111" for digit in "abc")
 MARK = "0123456789abcdef0123456789abcdef"
 KINDS = (
+    GuestFiles,
     GuestIdentity,
     GuestMachine,
     GuestCpu,
@@ -285,7 +286,7 @@ def test_devices(guest_source):
         "c2177883-f1bb-47f0-914d-32a22e3a8804",
     ]
     assert [device.dropped_when_missing for device in found.hostdevs] == [False, True, False]
-    assert found.filesystems == (("path", False), ("virtiofs", True))
+    assert found.filesystems == ("path", "virtiofs")
     assert found.shmems == (("s", "ivshmem-plain", "peer"),)
     assert (found.tpm, found.tpm_secret) == ("emulator", "6dd3e4a5-1d76-44ce-961f-f119f5aad935")
     assert found.graphics == (("vnc", None), ("spice", None)), "an address of qemu.conf's stands in the live XML only"
@@ -295,6 +296,45 @@ def test_devices(guest_source):
     configured = GuestDevices.parse(guest_source(domain(body=DEVICES), inactive=off(A, "web", body=DEVICES)))
     assert configured.graphics[0] == ("vnc", "10.0.0.11")
     assert ("unix", "/run/libvirt/auto") in configured.serial_paths
+
+
+FILES = """
+<memory model='nvdimm'><source><path>/pmem/a</path></source><target><size unit='MiB'>64</size></target></memory>
+<memory model='dimm'><target><size unit='KiB'>1</size></target></memory>
+<rng model='virtio'><backend model='random'>/dev/urandom</backend></rng>
+<rng model='virtio'><backend model='random'>/dev/hwrng</backend></rng>
+<filesystem type='mount'><source dir='/projects'/><target dir='a'/></filesystem>
+<filesystem type='mount'><driver type='virtiofs'/><source socket='/run/fs.sock'/><target dir='b'/></filesystem>
+<disk type='vhostuser'><source type='unix' path='/run/spdk'/><target dev='vda'/></disk>
+<interface type='vhostuser'><source type='unix' path='/run/ovs1' mode='server'/></interface>
+<interface type='vhostuser'><source type='unix' path='/run/ovs2' mode='client'/></interface>
+"""
+
+
+def test_files(guest_source):
+    xml = domain(body=FILES).replace("hvm</type>", "hvm</type><kernel>/boot/k</kernel><initrd>/boot/i</initrd>")
+    assert [(file.path, file.made) for file in GuestFiles.parse(guest_source(xml)).files] == [
+        ("/boot/k", False),
+        ("/boot/i", False),
+        ("/pmem/a", False),
+        ("/dev/hwrng", False),
+        ("/projects", False),
+        ("/run/fs.sock", False),
+        ("/run/spdk", False),
+        ("/run/ovs1", True),
+        ("/run/ovs2", False),
+    ]
+    assert GuestFiles.parse(guest_source(domain())).files == ()
+
+
+def test_fixed_ports_of_displays(guest_source):
+    body = (
+        "<graphics type='vnc' port='5905' autoport='no' listen='10.0.0.11'/><graphics type='vnc' port='-1'/>"
+        "<graphics type='spice' port='5900' tlsPort='5910' autoport='yes'/>"
+        "<graphics type='spice' port='5901' tlsPort='5911' autoport='no'/>"
+    )
+    ports = GuestDevices.parse(guest_source(domain(body=body), inactive=off(A, "web", body=body))).graphics_ports
+    assert ports == (("vnc", "10.0.0.11", 5905), ("spice", None, 5901), ("spice", None, 5911))
 
 
 def test_memory_and_pinning(guest_source):
@@ -319,6 +359,10 @@ def test_machine_and_cpu(guest_source):
     xml = xml.replace("hvm</type>", "hvm</type><loader type='pflash'>/fw/code.fd</loader><nvram>/vars/g.fd</nvram>")
     machine = GuestMachine.parse(guest_source(xml))
     assert (machine.firmware, machine.loader, machine.nvram) == ("efi", "/fw/code.fd", "/vars/g.fd")
+    assert machine.loader_format == "raw"
+    named = GuestMachine.parse(guest_source(xml.replace("/fw/code.fd", "/fw/code.qcow2")))
+    stated = GuestMachine.parse(guest_source(xml.replace("<loader ", "<loader format='qcow2' ")))
+    assert (named.loader_format, stated.loader_format) == ("qcow2", "qcow2")
     cpu = GuestCpu.parse(guest_source(xml))
     assert (cpu.definition.model, cpu.tsc_frequency_hz, cpu.hyperv) == ("EPYC", 2_100_000_000, {"relaxed"})
     with pytest.raises(Unavailable):
@@ -353,6 +397,14 @@ def test_block_jobs(said):
         assert unknown.jobs == ()
         with pytest.raises(Unavailable):
             unknown.complete()
+
+
+def test_a_disk_that_qemu_does_not_drive_has_no_block_jobs(said):
+    for kind, unknown in (("vhostuser", ()), ("file", (("vda", "not asked about"),))):
+        disk = f"<disk type='{kind}'><source path='/run/s' file='/a'/><target dev='vda'/></disk>"
+        answers = {"guest.xml": marked({A: domain(body=disk), B: off()}), BLOCK_JOBS.name: (1, "error")}
+        found = GuestBlockJobs.parse(read_guests(host(said, **answers))[0])
+        assert [target for target, _ in found.unknown] == [target for target, _ in unknown]
 
 
 def test_block_jobs_are_asked_of_running_guests_with_harmless_disk_names(said):

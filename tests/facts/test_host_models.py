@@ -84,6 +84,51 @@ def test_host_models(said):
     assert models.host_model("qemu", "x86_64", "pc-q35-9.0") == offer.host_model
 
 
+def test_devices_that_are_offered(said):
+    def offer(devices="", features=""):
+        text = domcaps().replace("<features>", f"<devices>{devices}</devices><features>{features}")
+        return HostModels.parse(said(hosts_answers(kvm=text))).native("kvm")
+
+    def enum(name, *values):
+        return f"<enum name='{name}'>{''.join(f'<value>{value}</value>' for value in values)}</enum>"
+
+    silent = offer()
+    assert {silent.graphics, silent.videos, silent.tpm_backends, silent.tpm_models, silent.hyperv} == {None}
+    full = offer(
+        f"<graphics supported='yes'>{enum('type', 'vnc', 'spice')}</graphics>"
+        f"<video supported='yes'>{enum('modelType', 'qxl')}</video>"
+        f"<tpm supported='yes'>{enum('model', 'tpm-crb')}{enum('backendModel', 'emulator')}</tpm>",
+        f"<hyperv supported='yes'>{enum('features', 'relaxed', 'vpindex')}</hyperv>",
+    )
+    assert (full.graphics, full.videos) == ({"vnc", "spice"}, {"qxl"})
+    assert (full.tpm_backends, full.tpm_models, full.hyperv) == ({"emulator"}, {"tpm-crb"}, {"relaxed", "vpindex"})
+    none = offer("<tpm supported='no'/>", "<hyperv supported='no'/>")
+    assert (none.tpm_backends, none.tpm_models, none.hyperv) == (frozenset(), frozenset(), None)
+    unasked = offer(features=f"<hyperv supported='yes'>{enum('features', 'spinlocks', 'vendor_id')}</hyperv>")
+    assert unasked.hyperv is None
+
+
+@pytest.mark.corpus
+def test_devices_that_real_hosts_offer(said, samples):
+    found = {}
+    for path in samples("domcapabilities"):
+        text = path.read_bytes()
+        if b"<domainCapabilities>" in text:
+            answers = hosts_answers(kvm=text[text.index(b"<domainCapabilities>") :])
+            [offer, *_] = HostModels.parse(said(answers)).natives
+            assert offer.graphics, path.name
+            assert offer.videos, path.name
+            found[path.name.split("__")[1] + path.name[-5]] = offer
+    assert found["kubevirt8"].graphics == {"vnc"}
+    assert found["kubevirt8"].videos == {"virtio", "none"}
+    assert found["kubevirt8"].tpm_backends == frozenset()
+    assert found["kubevirt4"].tpm_backends is None
+    assert found["debian12-local2"].tpm_backends == {"passthrough"}
+    assert found["debian12-local2"].hyperv is None
+    assert {"spice", "qxl"} <= found["debian12-local2"].graphics | found["debian12-local2"].videos
+    assert "reenlightenment" in found["libvirt-qemu-10.0.0-q35.x86-641"].hyperv
+
+
 def test_no_kvm_is_a_definite_answer(said):
     models = HostModels.parse(said(hosts_answers(kvm=KVM_NO, kvm_pc=KVM_NO)))
     refusal = models.native("kvm")

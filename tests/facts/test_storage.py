@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from audit.evidence import Evidence, HostEvidence
 from audit.facts.base import Facts, Said, Unavailable
+from audit.facts.guest_devices import Disk
 from audit.facts.guest_source import read_guests
 from audit.facts.nfs import EXPORTS, Exports
 from audit.facts.paths import PATHS, Paths, PathState
@@ -95,7 +96,14 @@ def test_paths_that_were_not_asked_are_unknown_one_by_one(said):
         (["id 0 3 0 naa.600a0b80"], {"naa.600a0b80#3"}),
         (["id 0 0 0 -"], set()),
         (["id 0 0 0 t10.ATAQEMUHARDDISKQM00001"], set()),
-        (["id 0 0 2 mpath-3600a", "id 1 0 0 naa.1", "id 1 0 0 -"], {"mpath-3600a#0"}),
+        (["id 0 0 2 mpath-360014051234567890", "id 1 0 0 naa.1", "id 1 0 0 -"], {"naa.60014051234567890#0"}),
+        (["id 0 0 2 mpath-20017380012345678", "id 1 0 0 -"], {"eui.0017380012345678#0"}),
+        (["id 0 0 2 mpath-eui.0017380012345678"], {"eui.0017380012345678#0"}),
+        (
+            ["id 0 0 1 part2-mpath-360014051234567890", "id 1 0 1 mpath-36001", "id 2 0 0 -"],
+            {"naa.60014051234567890#2"},
+        ),
+        (["id 0 0 1 mpath-0QEMU_QEMU_HARDDISK_drive-scsi0"], set()),
         (["id 0 0 1 LVM-abc", "id 1 0 0 naa.1"], {"LVM-abc#0", "naa.1#0"}),
         (["id 0 0 1 LVM-abc", "id 1 0 0 -"], set()),
     ],
@@ -201,7 +209,7 @@ def test_the_cluster_s_guests_raise_the_question(said):
     def guest(uuid, source):
         return (
             f"<domain type='kvm'><name>g</name><uuid>{uuid}</uuid><os><type arch='x86_64' machine='q35'>hvm</type>"
-            f"<nvram>/vars/{uuid[0]}</nvram></os><devices><emulator>/usr/bin/qemu</emulator><disk type='file'>"
+            f"<kernel>/boot/k</kernel><nvram>/vars/{uuid[0]}</nvram></os><devices><emulator>/usr/bin/qemu</emulator><disk type='file'>"
             f"<source file='{source}'/><target dev='vda'/></disk></devices></domain>"
         )
 
@@ -210,7 +218,7 @@ def test_the_cluster_s_guests_raise_the_question(said):
         {"h1": host("h1", guest(a, "/srv/x"), a), "h2": host("h2", guest(b, "/srv/../etc/shadow"), b)}, read_guests
     )
     asked = PATHS.ask(facts, "h1", ("h2",))
-    assert asked == (("0", "/usr/bin/qemu"), ("1", "/srv/x"), ("2", "/vars/a"), ("3", "/vars/b"))
+    assert asked == (("0", "/usr/bin/qemu"), ("1", "/srv/x"), ("2", "/vars/a"), ("3", "/vars/b"), ("4", "/boot/k"))
 
 
 MOUNTS = """\
@@ -243,9 +251,11 @@ def test_mounts_not_understood(said, text):
         Mounts.parse(said({MOUNTINFO.name: text}))
 
 
-def nfs_place(server="nas", export="/vm", address="10.0.0.5", inode=99, root="/"):
+def nfs_place(server="nas", export="/vm", address="10.0.0.5", inode=99, root="/", size=1024):
     options = frozenset({"vers=4.2", f"addr={address}"})
-    return Place(file(inode=inode), Mount("/srv", "0:45", root, "nfs4", f"{server}:{export}", False, options))
+    return Place(
+        file(inode=inode, size=size), Mount("/srv", "0:45", root, "nfs4", f"{server}:{export}", False, options)
+    )
 
 
 @pytest.mark.parametrize(
@@ -257,12 +267,40 @@ def nfs_place(server="nas", export="/vm", address="10.0.0.5", inode=99, root="/"
         (nfs_place(server="nas2", address="10.0.0.6", export="/other"), None),
         (nfs_place(server="nas2", address="10.0.0.6", inode=7), False),
         (nfs_place(export="/other", inode=7), False),
+        (nfs_place(export="/other"), None),
+        (nfs_place(export="/"), True),
+        (nfs_place(export="/vm/a"), True),
+        (nfs_place(export="/vm2"), None),
+        (nfs_place(export="/", size=7), None),
+        (nfs_place(size=7), True),
+        (nfs_place(server="nas2", address="10.0.0.6", size=7), None),
+        (nfs_place(root="/sub"), True),
         (nfs_place(inode=7), None),
         (Place(file(magic=0xEF53), None), None),
     ],
 )
 def test_same_file_by_nfs(there, same):
     assert same_file(nfs_place(), there) is same
+
+
+def test_a_tunnel_s_end_names_no_server():
+    here, there = (nfs_place("127.0.0.1", address="127.0.0.1", size=size) for size in (1024, 7))
+    assert not here.mount.nfs.same_server(there.mount.nfs)
+    assert same_file(here, there) is None
+
+
+def test_of_several_mounts_of_one_file_system_the_path_decides(said):
+    text = (
+        "27 1 254:0 / / rw - ext4 /dev/vda rw\n28 27 254:0 /x /a ro - ext4 /dev/vda rw\n"
+        "29 27 254:0 /y /srv/ro ro - ext4 /dev/vda rw\n"
+    )
+    mounts, state = Mounts.parse(said({MOUNTINFO.name: text})), file(device="254:0")
+    assert [mounts.of(state, path).path for path in ("/srv/ro/x", "/srv/rox", "/a", "/b")] == [
+        "/srv/ro",
+        "/",
+        "/a",
+        "/",
+    ]
 
 
 def cluster_place(magic, kind, source="vm", inode=99, fsid=5):
@@ -279,6 +317,11 @@ def test_same_file_by_cluster_file_systems():
     assert same_file(quobyte, cluster_place(0x65735546, "fuse.quobyte", "/exports", inode=7)) is True
     assert same_file(quobyte, cluster_place(0x65735546, "fuse.quobyte", "other", inode=7)) is None
     assert cluster_place(0x65735546, "fuse.sshfs").shared is None
+    ceph = cluster_place(0x00C36400, "ceph", "mon1,mon2:/")
+    assert same_file(ceph, cluster_place(0x00C36400, "ceph", "mon1:/")) is True, "the same cluster by its own identity"
+    assert same_file(ceph, cluster_place(0x00C36400, "ceph", "mon9:/", fsid=6)) is None
+    cifs, other = (cluster_place(0xFF534D42, "cifs", source, fsid=0) for source in ("//nas/vm", "//nas2/vm"))
+    assert same_file(cifs, other) is None, "a file of that number is everywhere"
     assert Place(file(magic=0x58465342), None).fs == "xfs"
 
 
@@ -333,6 +376,24 @@ def test_pools(said):
     for unread in (Pools.parse(said({})), Pools.parse(said(answers | {POOLS.name: broken}))):
         with pytest.raises(Unavailable):
             unread.find("slow")
+
+
+def volume(source):
+    return Disk("vda", "disk", "volume", source, (), True, "raw", None, False, False, False, False, ())
+
+
+def test_where_volumes_lie():
+    kinds = {"d": "dir", "v": "logical", "r": "rbd", "i": "iscsi", "s": "scsi", "m": "mpath", "k": "disk"}
+    pools = Pools(tuple(Pool(name, kind, True, "/dev/disk/by-path") for name, kind in kinds.items()))
+    assert pools.path_of(volume("d/a.img")) == "/dev/disk/by-path/a.img"
+    assert pools.path_of(volume("v/lv")) == "/dev/disk/by-path/lv"
+    assert pools.path_of(volume("r/image")) is None
+    assert pools.path_of(volume("gone/x")) is None
+    for source in ("i/unit:0:0:1", "s/unit:0:0:1", "m/dm-3", "k/sdb1"):
+        with pytest.raises(Unavailable):
+            pools.path_of(volume(source))
+    with pytest.raises(Unavailable):
+        Pools((), "not collected").path_of(volume("d/a.img"))
 
 
 def test_secrets(said):

@@ -1,0 +1,400 @@
+"""The devices of a guest: which of them keep it where it is, and what they ask of the target."""
+
+import ipaddress
+import shlex
+from collections.abc import Iterator
+
+from audit.check import Blocks, Finding, Severity, Stage, Target, Unavailable, check
+from audit.facts.firewall import Listening
+from audit.facts.guest import GuestIdentity, GuestMemory
+from audit.facts.guest_devices import GuestDevices, GuestDisks, GuestNics
+from audit.facts.mellanox import MellanoxDevices
+from audit.facts.names import OwnAddresses, is_loopback
+from audit.facts.versions import Libvirt, Version
+from audit.facts.vfio import VfioDevices, migrates
+
+QEMU_DECIDES = Version(8, 6, 0)
+"""Since then libvirt asks QEMU what prevents a migration, instead of refusing every passed-through device."""
+VIRTIOFS_MAY = Version(10, 6, 0)
+
+
+@check(
+    severity=Severity.HIGH,
+    blocks=Blocks.MIGRATION,
+    stage=Stage.ALLOWED,
+    reference="RHEL 9 §12.3; libvirt 11.3 qemuMigrationSrcIsAllowedHostdev",
+    remedy="virsh detach-device GUEST DEVICE.xml --live before the migration, and attach one of the target's after it",
+)
+def no_passthrough(
+    devices: GuestDevices, nics: GuestNics, libvirt: Libvirt, bound: VfioDevices, mellanox: MellanoxDevices
+) -> Iterator[Finding]:
+    """The guest holds no device of the host that cannot migrate.
+
+    The state of passed-through hardware stays behind, unless the kernel driver that holds the device can hand it over
+    (for Mellanox virtual functions see the checks of that domain). A NIC of `<teaming type='transient'>` is unplugged
+    by libvirt for the migration.
+    """
+    held = [
+        (f"{device.type} device", device.address, device.driver, device.teaming, device.type)
+        for device in devices.hostdevs
+    ]
+    held += [("NIC", nic.pci_address, nic.driver, nic.teaming, "pci") for nic in nics.nics if nic.type == "hostdev"]
+    unknown: list[Unavailable] = []
+    for what, address, asked, teaming, kind in held:
+        if kind == "usb" or teaming == "transient":
+            continue
+        try:
+            because = _why_not_movable(kind, address, asked, libvirt, bound, mellanox)
+        except Unavailable as why:
+            unknown.append(why)
+            continue
+        if because:
+            yield Finding(expected="no such device", actual=f"{what} {address or ''}".strip(), because=because)
+    for reason in unknown:
+        raise reason
+
+
+def _why_not_movable(
+    kind: str, address: str | None, asked: str | None, libvirt: Libvirt, bound: VfioDevices, mellanox: MellanoxDevices
+) -> str:
+    """Why the held device cannot go; "" if it can, or is judged elsewhere. Raises `Unavailable`."""
+    if kind == "capabilities":
+        return "a host device handed to a container does not move"
+    if libvirt.daemon < QEMU_DECIDES:
+        return f"libvirt {libvirt.daemon} refuses every passed-through device but USB"
+    if kind != "pci":
+        raise Unavailable(bound.probes[0], f"whether this {kind} device can migrate is known to its driver only")
+    if address is not None and mellanox.vf(address) is not None:
+        return ""
+    driver = bound.driver(address) or asked
+    if driver is not None and migrates(driver):
+        return ""
+    return f"{driver or 'vfio-pci'} cannot hand over the device's state: VFIO migration is not supported in kernel"
+
+
+@check(
+    severity=Severity.HIGH,
+    blocks=Blocks.MIGRATION,
+    stage=Stage.PREPARE,
+    reference="RHEL 9 §12.3",
+    remedy="virsh detach-device GUEST USB.xml --live",
+)
+def no_usb_passthrough(devices: GuestDevices) -> Iterator[Finding]:
+    """The guest holds no USB device of the host.
+
+    libvirt would let it go, and then look for that very device on the target.
+    """
+    for device in devices.hostdevs:
+        if device.type == "usb" and not device.dropped_when_missing:
+            yield Finding(
+                expected="no USB device of the host",
+                actual=f"USB device {device.address or ''}".strip(),
+                because="plugged into this host, it is not found on another one",
+            )
+
+
+@check(
+    severity=Severity.HIGH,
+    blocks=Blocks.MIGRATION,
+    stage=Stage.ALLOWED,
+    reference="libvirt 11.3 qemuMigrationSrcIsAllowed; QEMU hw/virtio/vhost-vdpa",
+    remedy="virsh detach-device GUEST DEVICE.xml --live before the migration, and attach one of the target's after it",
+)
+def no_vdpa(nics: GuestNics, disks: GuestDisks, libvirt: Libvirt) -> Iterator[Finding]:
+    """The guest has no vDPA device that stays.
+
+    libvirt before 8.6 refuses a vDPA NIC. Newer ones ask QEMU, and that depends on what the hardware's driver can do.
+    """
+    count = sum(1 for nic in nics.nics if nic.type == "vdpa")
+    if count and libvirt.daemon < QEMU_DECIDES:
+        yield Finding(
+            expected="no vDPA NIC",
+            actual=f"{count}, libvirt {libvirt.daemon}",
+            because="vDPA devices cannot be migrated",
+        )
+    elif count or any(disk.type == "vhostvdpa" for disk in disks.disks):
+        raise Unavailable(libvirt.probes[0], "whether a vDPA device can migrate is known to QEMU and its driver only")
+
+
+@check(
+    severity=Severity.MEDIUM,
+    stage=Stage.TRANSFER,
+    reference="QEMU docs/interop/vhost-user",
+    remedy="Compare version and configuration of the backend (OVS with DPDK, SPDK) on both hosts",
+)
+def vhostuser_backend(nics: GuestNics, disks: GuestDisks) -> Iterator[Finding]:
+    """No NIC or disk depends on another process's vhost-user backend.
+
+    The target's backend must offer the same features, and a disk's the same data; nobody compares them beforehand.
+    """
+    held = [f"NIC {nic.mac or ''}".strip() for nic in nics.nics if nic.type == "vhostuser"]
+    held += [f"disk {disk.target}" for disk in disks.disks if disk.type == "vhostuser"]
+    if held:
+        yield Finding("no vhost-user device, or equal backends on both hosts", ", ".join(held))
+
+
+@check(
+    severity=Severity.HIGH,
+    blocks=Blocks.MIGRATION,
+    stage=Stage.ALLOWED,
+    reference="libvirt 11.3 qemuMigrationSrcIsAllowed",
+    remedy="Unmount it in the guest and detach it: virsh detach-device GUEST FILESYSTEM.xml --live",
+)
+def no_virtiofs(devices: GuestDevices, libvirt: Libvirt) -> Iterator[Finding]:
+    """No virtiofs file system keeps the guest here.
+
+    Up to libvirt 10.5 every virtiofs device prevents migration. Later ones leave it to QEMU and the daemon that serves
+    the folder, which must both be able to hand over which files the guest has open.
+    """
+    shares = devices.filesystems.count("virtiofs")
+    if not shares:
+        return
+    if libvirt.daemon < VIRTIOFS_MAY:
+        yield Finding(
+            expected="no virtiofs, or libvirt 10.6 and newer",
+            actual=f"{shares} virtiofs, libvirt {libvirt.daemon}",
+            because="migration with virtiofs device is not supported",
+        )
+    else:
+        raise Unavailable(libvirt.probes[0], "whether the virtiofsd here, and QEMU with it, can hand over its state")
+
+
+@check(
+    severity=Severity.MEDIUM,
+    stage=Stage.ALLOWED,
+    reference="QEMU hw/9pfs",
+    remedy="In the guest: umount the 9p file system, before the migration",
+)
+def filesystem_9p(devices: GuestDevices) -> Iterator[Finding]:
+    """No 9p file system is mounted by the guest.
+
+    QEMU refuses to migrate while the guest has a 9p share mounted, and allows it while it has not. Which is the case
+    cannot be seen from the host. The folder must exist on the target as well.
+    """
+    shares = sum(1 for driver in devices.filesystems if driver in {"path", "handle", "loop", "nbd"})
+    if shares:
+        yield Finding(
+            expected="no 9p file system, or not mounted in the guest",
+            actual=f"{shares} 9p file systems, perhaps mounted",
+            because="Migration is disabled when VirtFS export path is mounted in the guest",
+        )
+
+
+@check(
+    severity=Severity.HIGH,
+    blocks=Blocks.MIGRATION,
+    stage=Stage.ALLOWED,
+    reference="libvirt 11.3 qemuMigrationSrcIsAllowed",
+    remedy="virsh edit GUEST: <shmem role='master'>, at the next start; or detach the device",
+)
+def shmem_role(devices: GuestDevices) -> Iterator[Finding]:
+    """Shared memory devices have the role of the master.
+
+    Only a master takes its content along; a peer (the default) would find other content on the target.
+    """
+    for name, model, role in devices.shmems:
+        if role != "master" or model == "ivshmem":
+            yield Finding(
+                expected="role='master', and not the old model ivshmem",
+                actual=f"shmem {name}: {model}, {role}",
+                because=f"shmem device '{name}' cannot be migrated, only shmem with role='master' can be migrated",
+            )
+
+
+@check(
+    severity=Severity.HIGH,
+    blocks=Blocks.MIGRATION,
+    stage=Stage.ALLOWED,
+    reference="libvirt 11.3 qemuMigrationSrcIsAllowed",
+)
+def no_transient_disk(disks: GuestDisks) -> Iterator[Finding]:
+    """No disk is transient.
+
+    What the guest wrote to a `<transient/>` disk is thrown away when it stops, and lies in a file of this host.
+    """
+    for disk in disks.disks:
+        if disk.transient:
+            yield Finding(
+                expected="no <transient/>",
+                actual=f"{disk.target} is transient",
+                because="migration with transient disk is not supported",
+            )
+
+
+@check(
+    severity=Severity.HIGH,
+    blocks=Blocks.MIGRATION,
+    stage=Stage.ALLOWED,
+    reference="libvirt 11.3 qemuMigrationSrcIsSafe",
+    remedy="virsh detach-disk GUEST TARGET --live, or put the data on shared storage",
+)
+def nvme_disk(disks: GuestDisks) -> Iterator[Finding]:
+    """No disk is an NVMe device of the host.
+
+    QEMU drives the controller itself; nobody else can reach the data.
+    """
+    for disk in disks.disks:
+        if disk.type == "nvme":
+            yield Finding(
+                expected="no disk of type nvme",
+                actual=f"{disk.target}: NVMe at {disk.source}",
+                because="Migration without shared storage is unsafe",
+            )
+
+
+@check(
+    severity=Severity.HIGH,
+    blocks=Blocks.MIGRATION,
+    stage=Stage.ALLOWED,
+    reference="libvirt 11.3 qemuMigrationSrcIsAllowed",
+)
+def dimm_addresses(memory: GuestMemory) -> Iterator[Finding]:
+    """Every memory module knows its slot and base address.
+
+    A target that placed them elsewhere would give the guest other memory than it has.
+    """
+    if memory.dimms_without_address:
+        yield Finding(
+            expected="<address type='dimm'> at every memory module",
+            actual="a module without",
+            because="domain's dimm info lacks slot ID or base address",
+        )
+
+
+@check(
+    severity=Severity.HIGH,
+    blocks=Blocks.MIGRATION,
+    stage=Stage.ALLOWED,
+    reference="QEMU hw/tpm",
+    remedy="virsh edit GUEST: use <backend type='emulator'>, at the next start; keys sealed by the chip are lost",
+)
+def no_tpm_passthrough(devices: GuestDevices) -> Iterator[Finding]:
+    """The guest does not use the host's TPM chip.
+
+    What the chip keeps cannot leave it. An emulated TPM's state travels along.
+    """
+    if devices.tpm == "passthrough":
+        yield Finding(
+            expected="an emulated TPM, or none",
+            actual="the host's TPM",
+            because="QEMU: a passed-through TPM prevents migration",
+        )
+
+
+@check(
+    severity=Severity.LOW,
+    stage=Stage.PREPARE,
+    reference="libvirt 11.3 qemu_tpm.c",
+    remedy="On the target: install swtpm and swtpm-tools, not older than here",
+)
+def tpm_emulated(devices: GuestDevices) -> Iterator[Finding]:
+    """The guest has no TPM whose emulator the target must have too.
+
+    Its state travels along, but the target needs swtpm in a version that understands it.
+    """
+    if devices.tpm in {"emulator", "external"}:
+        yield Finding(expected="no TPM, or swtpm on both hosts", actual=f"TPM of type {devices.tpm}")
+
+
+@check(
+    severity=Severity.HIGH,
+    blocks=Blocks.MIGRATION,
+    stage=Stage.ALLOWED,
+    reference="QEMU: SEV and TDX guests have a migration blocker",
+)
+def no_launch_security(devices: GuestDevices) -> Iterator[Finding]:
+    """The guest's memory is not encrypted by the processor.
+
+    A host cannot read the memory of an SEV or TDX guest, and so cannot send it.
+    """
+    if devices.launch_security not in {None, "s390-pv"}:
+        yield Finding(
+            expected="no <launchSecurity>",
+            actual=str(devices.launch_security),
+            because="memory that the host cannot read cannot be copied",
+        )
+    elif devices.launch_security == "s390-pv":
+        yield Finding(expected="no <launchSecurity>", actual="s390-pv", because="a protected guest does not migrate")
+
+
+@check(
+    severity=Severity.MEDIUM,
+    stage=Stage.ALLOWED,
+    reference="libvirt drvqemu: pass-through of arbitrary QEMU commands",
+    remedy="virsh dumpxml GUEST | grep qemu:arg; try the move with a copy of the guest, or drop the arguments",
+)
+def no_custom_arguments(devices: GuestDevices) -> Iterator[Finding]:
+    """The guest has no QEMU arguments that libvirt does not understand.
+
+    Devices and files that stand in `<qemu:commandline>` only are checked by nobody before the migration; some
+    prevent it (`non-migratable device`), others are missing on the target.
+    """
+    if devices.custom_arguments:
+        yield Finding(expected="no <qemu:commandline>", actual="arguments of the administrator's own")
+
+
+@check(
+    severity=Severity.HIGH,
+    blocks=Blocks.MIGRATION,
+    stage=Stage.START,
+    reference="QEMU ui/vnc.c, spice-server",
+)
+def graphics_listen(devices: GuestDevices, there: Target[OwnAddresses], guest: GuestIdentity) -> Iterator[Finding]:
+    """The display listens on an address that the target has.
+
+    The target's QEMU binds it at once and does not start without. Wildcard and loopback addresses exist everywhere.
+    """
+    for kind, address in devices.graphics:
+        if (
+            address is not None
+            and _is_address(address)
+            and not is_loopback(address)
+            and not there.interface_of(address)
+        ):
+            yield Finding(
+                expected="0.0.0.0, a loopback address, or one of the target's",
+                actual=f"{kind} on {address}",
+                because="Failed to bind socket: Cannot assign requested address",
+                remedy=f"virsh edit {shlex.quote(guest.name)}: <listen type='address' address='0.0.0.0'/>, at the next "
+                "start; or migrate with --xml and the changed address",
+            )
+
+
+@check(
+    severity=Severity.HIGH,
+    blocks=Blocks.MIGRATION,
+    stage=Stage.START,
+    reference="QEMU ui/vnc.c, spice-server",
+)
+def graphics_port(devices: GuestDevices, there: Target[Listening], guest: GuestIdentity) -> Iterator[Finding]:
+    """The display's fixed port is free on the target.
+
+    libvirt looks for a free port only where it may choose (`autoport='yes'`).
+    """
+    for kind, address, port in devices.graphics_ports:
+        taken = [s for s in there.sockets if s.port == port and _collide(s.address, address or "127.0.0.1")]
+        if taken:
+            yield Finding(
+                expected=f"port {port} free on the target",
+                actual=f"something listens on {taken[0].address} port {port}",
+                because=f"{kind}: Failed to bind socket: Address already in use",
+                remedy=f"virsh edit {shlex.quote(guest.name)}: autoport='yes', at the next start; or migrate with "
+                "--xml and another port",
+            )
+
+
+def _collide(one: str, other: str) -> bool:
+    return one == other or _is_wildcard(one) or _is_wildcard(other)
+
+
+def _is_wildcard(address: str) -> bool:
+    return address == "*" or (_is_address(address) and ipaddress.ip_address(address).is_unspecified)
+
+
+def _is_address(text: str) -> bool:
+    """Not a name, which each host resolves for itself."""
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True

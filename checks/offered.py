@@ -1,0 +1,125 @@
+"""Devices and enlightenments that the guest has: the target's QEMU and libvirt must know how to build them."""
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+from audit.check import Blocks, Finding, NotApplicable, Severity, Source, Stage, Target, Unavailable, check
+from audit.facts.guest import GuestCpu, GuestMachine
+from audit.facts.guest_devices import GuestDevices
+from audit.facts.host_models import DOMCAPS_KVM, DomainCapabilities, HostModels, Refusal, Request
+from audit.facts.versions import Kernel, OsRelease, Qemu
+
+_SWTPM = "dnf install swtpm swtpm-tools || apt-get install swtpm swtpm-tools; then restart libvirt's daemon"
+_OPTIONAL = frozenset({"relaxed", "vapic"})  # QEMU goes on without them, with a warning
+
+
+def _offer(models: HostModels, machine: GuestMachine) -> DomainCapabilities:
+    """What the target's libvirt says of such guests; devices are the emulator's, whatever the machine type."""
+    offer = models.offer(Request(machine.virttype, machine.arch, machine.machine, machine.emulator or ""))
+    if isinstance(offer, Refusal):
+        raise NotApplicable("the target refuses such guests as a whole, which is judged apart")
+    return offer
+
+
+def _lacking(what: str, wanted: Sequence[str], listed: frozenset[str] | None) -> Iterator[Finding]:
+    if listed is None:
+        raise Unavailable(DOMCAPS_KVM, f"this libvirt does not list which {what} it offers")
+    if lacking := [one for one in dict.fromkeys(wanted) if one not in listed]:
+        yield Finding(f"{what} {', '.join(lacking)}", f"the target offers {', '.join(sorted(listed)) or 'none'}")
+
+
+@check(
+    severity=Severity.HIGH,
+    blocks=Blocks.MIGRATION,
+    stage=Stage.START,
+    reference="libvirt: graphics are not supported with this QEMU; RHEL 9 has no SPICE",
+    remedy="Give the guest another type of <graphics>, vnc as a rule, with virsh edit, and restart it.",
+)
+def graphics_offered(devices: GuestDevices, machine: GuestMachine, target: Target[HostModels]) -> Iterator[Finding]:
+    """The target's QEMU offers the guest's graphics: VNC, SPICE or another.
+
+    The screen's protocol is built into QEMU, and not into everyone: RHEL 9 and its kin have dropped SPICE. libvirt
+    refuses a guest whose graphics its QEMU lacks.
+    """
+    if not devices.graphics:
+        raise NotApplicable("the guest has no graphics")
+    yield from _lacking("graphics", [kind for kind, _ in devices.graphics], _offer(target, machine).graphics)
+
+
+@check(
+    severity=Severity.HIGH,
+    blocks=Blocks.MIGRATION,
+    stage=Stage.START,
+    reference="libvirt: domain configuration does not support video model",
+    remedy="Give the guest another video model, virtio or vga as a rule, with virsh edit, and restart it.",
+)
+def video_offered(devices: GuestDevices, machine: GuestMachine, target: Target[HostModels]) -> Iterator[Finding]:
+    """The target's QEMU offers the guest's graphics card: virtio, vga, qxl or another.
+
+    qxl belongs to SPICE and went with it from RHEL 9. libvirt refuses a guest whose video model its QEMU lacks.
+    """
+    if not devices.videos:
+        raise NotApplicable("the guest has no graphics card")
+    yield from _lacking("video model", devices.videos, _offer(target, machine).videos)
+
+
+@check(
+    severity=Severity.HIGH,
+    blocks=Blocks.MIGRATION,
+    stage=Stage.START,
+    reference="libvirt: TPM emulator; swtpm",
+)
+def tpm_offered(devices: GuestDevices, machine: GuestMachine, target: Target[HostModels]) -> Iterator[Finding]:
+    """The target can run the guest's TPM.
+
+    An emulated TPM is a program of its own, swtpm, beside QEMU. Where it is not installed, libvirt does not start
+    the guest.
+    """
+    if devices.tpm is None:
+        raise NotApplicable("the guest has no TPM")
+    offer = _offer(target, machine)
+    for finding in _lacking("TPM backend", [devices.tpm], offer.tpm_backends):
+        yield replace(finding, remedy=_SWTPM) if devices.tpm == "emulator" else finding
+    if devices.tpm_model:
+        yield from _lacking("TPM model", [devices.tpm_model], offer.tpm_models)
+
+
+@check(
+    severity=Severity.HIGH,
+    blocks=Blocks.MIGRATION,
+    stage=Stage.START,
+    reference="libvirt: host doesn't support hyperv feature",
+    remedy="Choose a target with a newer kernel and QEMU, or turn the enlightenment off and restart the guest.",
+)
+def hyperv_offered(
+    cpu: GuestCpu,
+    machine: GuestMachine,
+    target: Target[HostModels],
+    here: Source[OsRelease],
+    there: Target[OsRelease],
+    qemu: Source[Qemu],
+    qemu_there: Target[Qemu],
+    kernel: Source[Kernel],
+    kernel_there: Target[Kernel],
+) -> Iterator[Finding]:
+    """The target offers the Hyper-V enlightenments that the guest runs with.
+
+    Windows guests use them to work faster under KVM; they come from QEMU and the kernel. libvirt stops a guest that
+    would lose one. Before 9.0 libvirt does not list them; then QEMU and a kernel of the same system that are not
+    older than the source's are the proof.
+    """
+    wanted = sorted(cpu.hyperv - _OPTIONAL)
+    if not wanted:
+        raise NotApplicable("the guest has no enlightenments that must be there")
+    listed = _offer(target, machine).hyperv
+    if listed is None and here.id == there.id and qemu.version and qemu_there.version:
+        newer = qemu_there.version >= qemu.version and _numbers(kernel_there) >= _numbers(kernel)
+        if newer:
+            return
+    yield from _lacking("enlightenment", wanted, listed)
+
+
+def _numbers(kernel: Kernel) -> list[int]:
+    """The numbers of a release, up to the name of the system: 5.14.0-427.42.1.el9_4 → 5, 14, 0, 427, 42, 1."""
+    return [int(number) for number in re.findall(r"\d+", re.split(r"[a-zA-Z]", kernel.release)[0])]

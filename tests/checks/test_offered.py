@@ -1,0 +1,103 @@
+"""Devices that the target's QEMU must know."""
+
+from dataclasses import fields, replace
+
+import pytest
+
+from audit.check import Blocks, NotApplicable, Unavailable
+from audit.facts.guest import GuestCpu, GuestMachine
+from audit.facts.guest_devices import GuestDevices
+from audit.facts.host_models import DomainCapabilities, HostModels, Refusal, Request
+from audit.facts.versions import Kernel, OsRelease, Qemu, Version
+from checks import offered
+
+QEMU = "/usr/libexec/qemu-kvm"
+BARE = DomainCapabilities("kvm", "x86_64", "pc-q35-rhel9.4.0", QEMU, None, frozenset(), None, frozenset(), frozenset())
+EL9 = replace(
+    BARE,
+    graphics=frozenset({"vnc", "egl-headless"}),
+    videos=frozenset({"vga", "virtio", "none"}),
+    tpm_backends=frozenset({"passthrough"}),
+    tpm_models=frozenset({"tpm-tis", "tpm-crb"}),
+    hyperv=frozenset({"spinlocks", "vendor_id", "vpindex"}),
+)
+MACHINE = GuestMachine(**{field.name: None for field in fields(GuestMachine)} | {
+    "virttype": "kvm", "arch": "x86_64", "machine": "pc-q35-rhel9.4.0", "emulator": QEMU,
+})  # fmt: skip
+
+
+def host(offer):
+    refusals = (offer,) if isinstance(offer, Refusal) else ()
+    return HostModels(() if refusals else (offer,), (), frozenset({QEMU}), refusals, ())
+
+
+def devices(**changes):
+    return GuestDevices(
+        **{field.name: () for field in fields(GuestDevices)} | {"tpm": None, "tpm_model": None} | changes
+    )
+
+
+DEVICE_CHECKS = [
+    (offered.graphics_offered, devices(graphics=(("spice", None),)), devices(graphics=(("vnc", "127.0.0.1"),))),
+    (offered.video_offered, devices(videos=("virtio", "qxl")), devices(videos=("virtio",))),
+    (offered.tpm_offered, devices(tpm="emulator"), devices(tpm="passthrough", tpm_model="tpm-crb")),
+]
+
+
+@pytest.mark.parametrize(("check", "lacking", "fine"), DEVICE_CHECKS, ids=lambda value: getattr(value, "id", ""))
+def test_devices(check, lacking, fine):
+    assert check.blocks is Blocks.MIGRATION
+    [finding] = check.function(lacking, MACHINE, host(EL9))
+    assert finding.expected.split()[-1] in {"spice", "qxl", "emulator"}
+    assert list(check.function(fine, MACHINE, host(EL9))) == []
+    with pytest.raises(Unavailable, match="does not list"):
+        list(check.function(fine, MACHINE, host(BARE)))
+    for models in (host(EL9), host(BARE), None):  # nothing is asked of the target
+        with pytest.raises(NotApplicable):
+            list(check.function(devices(), MACHINE, models))
+    refusal = Refusal(Request("kvm", "", ""), "virttype", "no")
+    with pytest.raises(NotApplicable, match="as a whole"):
+        list(check.function(lacking, replace(MACHINE, emulator=None), host(refusal)))
+
+
+def test_swtpm_is_the_remedy_for_an_emulated_tpm_only():
+    [finding] = offered.tpm_offered.function(devices(tpm="emulator"), MACHINE, host(EL9))
+    assert "swtpm" in finding.remedy
+    [finding] = offered.tpm_offered.function(devices(tpm="passthrough", tpm_model="tpm-spapr"), MACHINE, host(EL9))
+    assert finding.remedy == ""
+    assert finding.actual == "the target offers tpm-crb, tpm-tis"
+
+
+RHEL8 = OsRelease("rhel", "8.6", 8, 6, "", (), "")
+SAME = (Qemu(Version(6, 2)), Kernel("4.18.0-372.9.1.el8.x86_64", "x86_64"))
+
+
+def hyperv(names, offer, there=SAME, system=RHEL8):
+    cpu = GuestCpu(True, None, None, None, frozenset(names.split()))
+    (qemu, kernel), (qemu_there, kernel_there) = SAME, there
+    run = offered.hyperv_offered.function
+    return list(run(cpu, MACHINE, host(offer), RHEL8, system, qemu, qemu_there, kernel, kernel_there))
+
+
+def test_enlightenments():
+    assert hyperv("relaxed vapic vpindex spinlocks", EL9) == []
+    [finding] = hyperv("vpindex evmcs", EL9)
+    assert finding.expected == "enlightenment evmcs"
+    for names in ("", "relaxed vapic"):
+        with pytest.raises(NotApplicable):
+            hyperv(names, BARE)
+
+
+def test_enlightenments_that_an_old_libvirt_does_not_list():
+    qemu, kernel = SAME
+    assert hyperv("vpindex", BARE) == []
+    assert hyperv("vpindex", BARE, (Qemu(Version(7, 0)), replace(kernel, release="4.18.0-477.10.1.el8_8.x86_64"))) == []
+    older = replace(kernel, release="4.18.0-305.el8.x86_64")
+    for there, system in (
+        ((qemu, older), RHEL8),
+        ((Qemu(Version(4, 2)), kernel), RHEL8),
+        ((Qemu(None), kernel), RHEL8),
+        (SAME, replace(RHEL8, id="debian")),
+    ):
+        with pytest.raises(Unavailable, match="does not list"):
+            hyperv("vpindex", BARE, there, system)
