@@ -138,7 +138,8 @@ def _baseline(
     result["removed_by"] = {feature: list(by) for feature, by in removed.items()}
     if cross_check:
         checked = cross_check(list(cpus.values()), cpu_map)
-        result["cross_check"] = f"libvirt {checked.libvirt_version or ''} {checked.status}: {checked.detail}"
+        who = f"libvirt {checked.libvirt_version}" if checked.libvirt_version else "libvirt"
+        result["cross_check"] = f"{who} {checked.status}: {checked.detail}"
     return result
 
 

@@ -34,7 +34,7 @@ def parse_xml(data: bytes) -> etree._Element:
     try:
         root = etree.fromstring(data, parser)
     except (etree.XMLSyntaxError, ValueError) as error:
-        raise NotXml(f"not well-formed XML: {visible(str(error), 200)}") from error
+        raise NotXml(f"not well-formed XML: {visible(getattr(error, 'msg', None) or str(error), 200)}") from error
     if root is None:
         raise NotXml("not well-formed XML: empty document")
     if root.getroottree().docinfo.internalDTD is not None:

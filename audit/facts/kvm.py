@@ -12,20 +12,12 @@ KVM = Probe(
 for device in /dev/kvm /dev/vhost-net /dev/net/tun; do
   if [ -e "$device" ]; then echo "device $device"; fi
 done
-if [ ! -d /sys/module ]; then echo 'cannot read /sys/module' >&2; exit 1; fi
-for module in kvm kvm_intel kvm_amd kvm_hv; do
-  if [ -d "/sys/module/$module" ]; then echo "module $module"; fi
-done
 for nested in /sys/module/kvm_intel/parameters/nested /sys/module/kvm_amd/parameters/nested \\
   /sys/module/kvm/parameters/nested; do
   if [ -e "$nested" ]; then echo "nested $(cat "$nested")"; fi
 done
-for table in DMAR IVRS IORT; do
-  if [ -e "/sys/firmware/acpi/tables/$table" ]; then echo "table $table"; fi
-done
-if [ -d /sys/kernel/iommu_groups ]; then echo "groups $(ls /sys/kernel/iommu_groups | wc -l)"; fi
 echo end""",
-    hand="ls -l /dev/kvm /dev/vhost-net /dev/net/tun; ls /sys/module | grep kvm",
+    hand="ls -l /dev/kvm /dev/vhost-net /dev/net/tun; grep . /sys/module/kvm*/parameters/nested",
 )
 
 
@@ -39,14 +31,8 @@ class Kvm(HostFact):
     """/dev/kvm exists."""
     vhost_net: bool
     tun: bool
-    modules: frozenset[str]
-    """Of kvm, kvm_intel, kvm_amd, kvm_hv; what is built in counts as well."""
     nested: bool | None
-    """Guests may be hypervisors themselves. None: this kernel does not tell."""
-    iommu_tables: frozenset[str]
-    """ACPI tables that describe an IOMMU: DMAR (Intel), IVRS (AMD), IORT (ARM)."""
-    iommu_groups: int
-    """0: the kernel does not use an IOMMU."""
+    """Guests may be hypervisors themselves. None: the kernel does not tell (no KVM module, a container)."""
 
     @classmethod
     def parse(cls, said: Said) -> Self:
@@ -58,17 +44,13 @@ class Kvm(HostFact):
         values = {word: {row[1] for row in rows if row[0] == word} for word in _WORDS}
         if any(row[0] not in _WORDS for row in rows):
             raise ValueError(f"not one of {', '.join(_WORDS)}")
-        [groups] = values["groups"] or {"0"}
         nested = {"Y": True, "1": True, "N": False, "0": False}
         return cls(
             device="/dev/kvm" in values["device"],
             vhost_net="/dev/vhost-net" in values["device"],
             tun="/dev/net/tun" in values["device"],
-            modules=frozenset(values["module"]),
             nested=any(nested[text] for text in values["nested"]) if values["nested"] else None,
-            iommu_tables=frozenset(values["table"]),
-            iommu_groups=int(groups),
         )
 
 
-_WORDS = ("device", "module", "nested", "table", "groups")
+_WORDS = ("device", "nested")

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Lock
+from typing import cast
 
 import paramiko
 
@@ -66,8 +67,9 @@ class Ssh:
         return transport
 
     def drop(self, transport: paramiko.Transport) -> None:
-        """Close one connection."""
-        transport.close()
+        """Close one connection; what the other side thinks of that does not matter any more."""
+        with contextlib.suppress(paramiko.SSHException, OSError, EOFError):
+            transport.close()
         with self._lock:
             self._open.discard(transport)
 
@@ -107,14 +109,40 @@ class Ssh:
                     jump.problem = f"jump host {via}: {error}"
                     raise SshError(jump.problem) from error
         try:
-            return jump.transport.open_channel(
+            channel = jump.transport.open_channel(
                 "direct-tcpip", (target.hostname, target.port), ("127.0.0.1", 0), timeout=deadline.left()
             )
+            return cast(paramiko.Channel, _Tunnel(channel))
         except paramiko.ChannelException as error:
             reason = f"{target.hostname} port {target.port}: {visible(error.text, 200).lower()}"
             raise SshError(f"jump host {via}: {reason}") from error
         except (paramiko.SSHException, EOFError) as error:
             raise SshError(f"jump host {via}: {_words(error)}") from error
+
+
+class _Tunnel:
+    """A channel in place of a socket: nothing is sent after it is closed.
+
+    paramiko may send a message that it has begun after another thread's close; sshd then hangs up on the whole
+    connection ("data packet referred to nonexistent channel"), and so on all hosts behind that jump.
+    """
+
+    def __init__(self, channel: paramiko.Channel) -> None:
+        self._channel = channel
+        self._lock = Lock()
+
+    def send(self, data: bytes) -> int:
+        """As `Channel.send`."""
+        with self._lock:
+            return self._channel.send(data)
+
+    def close(self) -> None:
+        """As `Channel.close`, but not amid a `send`."""
+        with self._lock:
+            self._channel.close()
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._channel, name)
 
 
 @dataclass(slots=True)

@@ -91,13 +91,9 @@ def bios(host: Host) -> Answer:
 
 
 def kvm(host: Host) -> Answer:
-    """Devices, modules, nested virtualization, IOMMU."""
-    intel = host.processor.vendor == "Intel"
-    return Answer(
-        "device /dev/kvm\ndevice /dev/vhost-net\ndevice /dev/net/tun\nmodule kvm\n"
-        f"module {'kvm_intel' if intel else 'kvm_amd'}\nnested {'Y' if intel else '1'}\n"
-        f"table {'DMAR' if intel else 'IVRS'}\ngroups {_groups(host)}\nend\n"
-    )
+    """Devices and nested virtualization."""
+    nested = "Y" if host.processor.vendor == "Intel" else "1"
+    return Answer(f"device /dev/kvm\ndevice /dev/vhost-net\ndevice /dev/net/tun\nnested {nested}\nend\n")
 
 
 def _groups(host: Host) -> int:
@@ -105,7 +101,7 @@ def _groups(host: Host) -> int:
 
 
 def iommu(host: Host) -> Answer:
-    """The same for the Mellanox checks, with the kernel's command line."""
+    """IOMMU groups, ACPI tables, and the kernel's command line."""
     table = "DMAR" if host.processor.vendor == "Intel" else "IVRS"
     return Answer(f"groups {_groups(host)}\ntable {table}\ncmdline {_command_line(host)}")
 

@@ -9,7 +9,7 @@ from audit.facts.kvm import Kvm
 from audit.facts.machines import MachineList, MachineTypes
 from checks import kvm as checks
 
-HOST = Kvm(True, True, True, frozenset({"kvm", "kvm_intel"}), True, frozenset({"DMAR"}), 12)
+HOST = Kvm(True, True, True, True)
 INTEL = Processor("Intel family 6", "Xeon", "Intel", None, frozenset({"vmx"}), 46, 8)
 BOTH = MachineTypes(
     "x86_64", (MachineList("qemu", "x86_64", "/usr/bin/qemu", ()), MachineList("kvm", "x86_64", "/usr/bin/qemu", ()))

@@ -101,17 +101,20 @@ def live_guests(libvirtd: str) -> Iterator[dict[str, LiveGuest]]:
     """A running guest, one with a snapshot, and a shut-off one whose name is markup."""
     made: dict[str, LiveGuest] = {}
     try:
-        made["runs"] = _make("runs", running=True)
-        made["snapped"] = _make("snapped", running=True, fmt="qcow2", machine="pc")
-        virsh("snapshot-create-as", made["snapped"].name, "before-upgrade")
-        made["hostile"] = _make("<img src=x onerror=alert(1)> & 'quoted'", running=False)
+        made["runs"] = _define("runs", running=True)
+        made["snapped"] = _define("snapped", running=True, fmt="qcow2", machine="pc")
+        made["hostile"] = _define("<img src=x onerror=alert(1)> & 'quoted'", running=False)
+        for guest in made.values():
+            if guest.running:
+                virsh("start", guest.uuid)
+        virsh("snapshot-create-as", made["snapped"].uuid, "before-upgrade")
         yield made
     finally:
         for guest in made.values():
             _remove(guest)
 
 
-def _make(
+def _define(
     name: str, *, running: bool, fmt: str = "raw", machine: str = "q35", cpu: str = "<cpu mode='host-model'/>"
 ) -> LiveGuest:
     full = PREFIX + name
@@ -121,8 +124,6 @@ def _make(
     escaped = full.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     xml = GUEST.format(name=escaped, machine=machine, cpu=cpu, disk=disk, format=fmt)
     virsh("define", "/dev/stdin", stdin=xml)
-    if running:
-        virsh("start", full)
     return LiveGuest(full, virsh("domuuid", full).strip(), running, disk)
 
 
