@@ -68,7 +68,7 @@ def evaluate(
 
     `drain` narrows the verdict to emptying those hosts; `cross_check` asks a second opinion on each baseline, the one
     thing in the results that does not follow from the bundles alone. Raises `EvaluationError` when two bundles hold
-    the same host, or a host to drain is in none.
+    the same host or have different policies, or a host to drain is in none.
     """
     evidence, inventories = _merged(bundles)
     policy = inventories[0].policy
@@ -98,12 +98,16 @@ def evaluate(
 
 def _merged(bundles: Sequence[Bundle]) -> tuple[dict[str, HostEvidence], list[Inventory]]:
     evidence: dict[str, HostEvidence] = {}
-    for bundle in bundles:
-        twice = sorted(evidence.keys() & bundle.hosts.keys())
-        if twice:
+    inventories = [Inventory.from_json(bundle.inventory) for bundle in bundles]
+    for bundle, inventory in zip(bundles, inventories, strict=True):
+        if twice := sorted(evidence.keys() & bundle.hosts.keys()):
             raise EvaluationError(f"in more than one bundle: {', '.join(twice)}")
+        if lacking := sorted({host.name for host in inventory.hosts} - bundle.hosts.keys()):
+            raise EvaluationError(f"bundle {bundle.run_id} has no evidence of {', '.join(lacking)}")
+        if inventory.policy != inventories[0].policy:
+            raise EvaluationError("the bundles were collected under different policies: judge them one by one")
         evidence.update(bundle.hosts)
-    return evidence, [Inventory.from_json(bundle.inventory) for bundle in bundles]
+    return evidence, inventories
 
 
 def _clusters(inventories: Sequence[Inventory]) -> dict[str, tuple[str, ...]]:
@@ -121,25 +125,25 @@ def _reached(hosts: Sequence[str], evidence: dict[str, HostEvidence]) -> tuple[s
 def _routes(
     name: str, hosts: tuple[str, ...], evidence: dict[str, HostEvidence], facts: Facts, found: Judgements
 ) -> ClusterRoutes:
-    unread = {host: evidence[host].problem for host in hosts if evidence[host].problem}
-    pairs = {(s, t): _unread(unread, s, t) or pair_route(found, name, s, t) for s in hosts for t in hosts if s != t}
-    guests = []
+    unreached = {host: evidence[host].problem for host in hosts if evidence[host].problem}
+    unlisted: dict[str, str] = {}
+    guests: list[GuestRoutes] = []
     for host in _reached(hosts, evidence):
         listed = facts.guests(host)
         if isinstance(listed, Unavailable):
-            unread[host] = f"its guests could not be listed: {listed}"
+            unlisted[host] = f"its guests could not be listed: {listed}"
             continue
         for guest in listed:
             state = facts.of_guest(guest, GuestState)
             active = isinstance(state, Unavailable) or state.active  # one that may be running counts as running
             targets = {
-                target: _unread({t: evidence[t].problem for t in hosts if evidence[t].problem}, target)
-                or guest_route(found, name, guest, target, active=active)
+                target: _unread(unreached, target) or guest_route(found, name, guest, target, active=active)
                 for target in hosts
                 if target != host
             }
             guests.append(GuestRoutes(guest, active, targets, departure(found, guest, active=active)))
-    return ClusterRoutes(name, hosts, unread, pairs, tuple(guests), concerns(found, name))
+    pairs = {(s, t): _unread(unreached, s, t) or pair_route(found, name, s, t) for s in hosts for t in hosts if s != t}
+    return ClusterRoutes(name, hosts, unreached | unlisted, pairs, tuple(guests), concerns(found, name))
 
 
 def _unread(unread: dict[str, str], *hosts: str) -> Route | None:

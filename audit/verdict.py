@@ -212,7 +212,10 @@ def _each_first(targets: dict[str, Route]) -> str:
     by_reason: dict[str, list[str]] = {}
     for host, route in targets.items():
         by_reason.setdefault(route.reasons[0]["message"], []).append(host)
-    return "; ".join(f"{', '.join(hosts)}: {reason}" for reason, hosts in by_reason.items())
+    return "; ".join(
+        reason if reason.startswith(f"{hosts[0]} ") else f"{', '.join(hosts)}: {reason}"
+        for reason, hosts in by_reason.items()
+    )
 
 
 def _shared_first(routes: Sequence[Route]) -> str:

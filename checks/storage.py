@@ -1,50 +1,20 @@
 """Whether a guest's disks, and the files around them, are on the target what they are here."""
 
 import shlex
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
 from audit.check import Blocks, Finding, NotApplicable, Severity, Source, Stage, Target, Unavailable, check
 from audit.facts.guest import GuestIdentity, GuestMachine, GuestState
 from audit.facts.guest_devices import Disk, GuestDevices, GuestDisks, GuestFiles
 from audit.facts.names import OwnAddresses
 from audit.facts.paths import Paths, PathState
-from audit.facts.pools import Pools, Secrets, disk_path
-from audit.facts.storage import HypervisorUser, Mount, Mounts, Place, Selinux, SharedFilesystems, same_file
+from audit.facts.pools import Pools, Secrets
+from audit.facts.storage import Mount, Mounts, Place, SharedFilesystems, same_file
 from audit.facts.versions import Libvirt, Version
+from checks._storage import Unknown
 
 QEMU_FLUSHES = Version(5, 7, 0)
 """Since then libvirt knows that QEMU drops its host cache at the switchover, whatever the cache mode."""
-
-
-class _Unknown(list[Unavailable]):
-    """Collects what is not known, so that what is certain is told first."""
-
-    def path(self, disk: Disk, pools: Pools, *, own: bool = False) -> str | None:
-        """The disk's path on the host whose pools these are; None where it has none, or it is not known.
-
-        A pool that is missing is known to be missing on the target; on the guest's own host it must be somewhere.
-        """
-        try:
-            path = disk_path(disk, pools)
-            lost = own and disk.pool is not None and pools.find(disk.pool) is None
-        except Unavailable as why:
-            self.append(why)
-            return None
-        if lost:
-            self.append(Unavailable(Pools.probes[0], f"{disk.target}: no pool {disk.pool} on the guest's own host"))
-        return path
-
-    def known(self, state: PathState | Unavailable) -> PathState | None:
-        """The state, or None after having noted why there is none."""
-        if isinstance(state, Unavailable):
-            self.append(state)
-            return None
-        return state
-
-    def end(self) -> None:
-        """Raise the first that was noted."""
-        for reason in self:
-            raise reason
 
 
 def _written(disks: GuestDisks) -> Iterator[Disk]:
@@ -71,7 +41,7 @@ def disks_reachable(
 
     The target's QEMU opens the files and devices that the guest's configuration names.
     """
-    unknown = _Unknown()
+    unknown = Unknown()
     for disk in disks.disks:
         path = unknown.path(disk, pools)
         state = None if path is None else unknown.known(there.find(path))
@@ -112,7 +82,7 @@ def disks_shared(
     libvirt refuses to migrate when an image lies on a local file system. It does not notice when a path leads to
     another file or block device on the target: the guest would go on with somebody else's data.
     """
-    unknown = _Unknown()
+    unknown = Unknown()
     for disk in _written(disks):
         if disk.type == "dir":
             continue
@@ -239,7 +209,7 @@ def backing_chain(state: GuestState, disks: GuestDisks, here: Source[Paths], the
     """
     if not state.active:
         raise NotApplicable("shut off: libvirt tells what lies below an image while the guest runs")
-    unknown = _Unknown()
+    unknown = Unknown()
     for disk, path in _layers(disks):
         theirs = unknown.known(there.find(path))
         if theirs is None:
@@ -323,7 +293,7 @@ def nvram_and_loader(machine: GuestMachine, here: Source[Paths], there: Target[P
     The target's QEMU maps the firmware file before it receives anything, and expects it to be of the same size.
     The variables travel along; libvirt makes the file for them.
     """
-    unknown = _Unknown()
+    unknown = Unknown()
     if machine.loader:
         theirs, ours = unknown.known(there.find(machine.loader)), unknown.known(here.find(machine.loader))
         if theirs is not None and not theirs.exists:
@@ -379,7 +349,7 @@ def serial_paths(devices: GuestDevices, there: Target[Paths]) -> Iterator[Findin
 
     For a log or a listening socket its folder must exist, for a device, a pipe or a peer's socket the path itself.
     """
-    unknown = _Unknown()
+    unknown = Unknown()
     for kind, path in devices.serial_paths:
         state = unknown.known(there.find(path))
         if state is None or state.exists:
@@ -404,7 +374,7 @@ def files_present(files: GuestFiles, there: Target[Paths]) -> Iterator[Finding]:
     Kernel and initial RAM disk of a direct boot, persistent memory, shared folders, sockets of other processes: QEMU
     does not start without them. Of a socket that QEMU makes itself, the folder must exist.
     """
-    unknown = _Unknown()
+    unknown = Unknown()
     for file in files.files:
         state = unknown.known(there.find(file.path))
         if state is None or state.exists or (file.made and state.folder_exists):
@@ -464,104 +434,6 @@ def secrets(disks: GuestDisks, devices: GuestDevices, there: Target[Secrets]) ->
                 actual="none",
                 because=f"Secret not found: no secret with matching uuid '{name}'",
             )
-
-
-_BOOLEANS = {"NFS": "virt_use_nfs", "CIFS": "virt_use_samba", "SMB": "virt_use_samba", "SMB2": "virt_use_samba"}
-
-
-@check(
-    severity=Severity.HIGH,
-    blocks=Blocks.MIGRATION,
-    stage=Stage.START,
-    reference="virt_selinux(8)",
-)
-def selinux_nfs(
-    disks: GuestDisks,
-    pools: Target[Pools],
-    there: Target[Paths],
-    mounts: Target[Mounts],
-    selinux: Target[Selinux],
-) -> Iterator[Finding]:
-    """SELinux on the target lets guests use images on network file systems.
-
-    NFS, SMB and FUSE carry no labels of their own, so one boolean each opens them to all guests.
-    """
-    unknown = _Unknown()
-    wanted: dict[str, str] = {}
-    for disk in disks.disks:
-        path = unknown.path(disk, pools)
-        state = None if path is None else unknown.known(there.find(path))
-        if path is None or state is None or not state.exists:
-            continue
-        place = Place(state, mounts.of(state, path))
-        boolean = "virt_use_fusefs" if place.fuse else _BOOLEANS.get(place.shared or "")
-        if boolean is not None and not _labelled(place):
-            wanted.setdefault(boolean, path)
-    if not wanted and not unknown:
-        return
-    if not selinux.enforcing:
-        raise NotApplicable("SELinux is not enforcing on the target")
-    for boolean, path in wanted.items():
-        if not selinux.allows(boolean):
-            yield Finding(
-                expected=f"{boolean} on",
-                actual="off",
-                because=f"QEMU may not open {path}",
-                remedy=f"On the target: setsebool -P {boolean} on",
-            )
-    unknown.end()
-
-
-def _labelled(place: Place) -> bool:
-    """Mounted with a label for all its files, or with the server's own labels."""
-    options: Iterable[str] = place.mount.options if place.mount else ()
-    return any(option == "seclabel" or option.startswith("context=") for option in options)
-
-
-@check(
-    severity=Severity.MEDIUM,
-    stage=Stage.START,
-    reference="libvirt drvqemu: POSIX users and groups",
-)
-def permissions(disks: GuestDisks, there: Target[Paths], user: Target[HypervisorUser]) -> Iterator[Finding]:
-    """The target's hypervisor user may pass every folder on the way to the guest's images.
-
-    libvirt changes the owner of images, never of folders. Access lists may allow what the mode does not show.
-    """
-    gids = user.user.groups | {user.user.gid}
-    for disk in disks.disks:
-        if not disk.local or not disk.source:
-            continue
-        state = there.at(disk.source)
-        if state.exists and not state.searchable(user.user.uid, gids):
-            yield Finding(
-                expected=f"{user.user.name} (uid {user.user.uid}) may search all folders of {disk.source}",
-                actual=" ".join(f"{part.mode:04o} {part.uid}:{part.gid}" for part in state.components[:-1]),
-                because="Cannot access storage file: Permission denied, unless an access list allows it",
-            )
-
-
-@check(
-    severity=Severity.MEDIUM,
-    stage=Stage.START,
-    reference="libvirt drvqemu: POSIX users and groups",
-    remedy="Give the hypervisor's account the same uid on all hosts",
-)
-def qemu_uid_same(
-    source: Source[HypervisorUser],
-    target: Target[HypervisorUser],
-    here: Source[Mounts],
-    there: Target[Mounts],
-) -> Iterator[Finding]:
-    """QEMU has the same uid on hosts that share images by NFS.
-
-    The target's libvirt gives the images to its own user. Under another number, the source loses access to them,
-    or the server refuses the change. The group may differ: the owner needs none.
-    """
-    common = {m.path for m in here.mounts if m.nfs} & {m.path for m in there.mounts if m.nfs}
-    ours, theirs = source.user, target.user
-    if common and ours.uid != 0 and theirs.uid != 0 and ours.uid != theirs.uid:
-        yield Finding(expected=f"{ours.name} {ours.uid} on both", actual=f"{theirs.name} {theirs.uid}")
 
 
 @check(

@@ -108,14 +108,14 @@ MIXED_TOO = {
 }
 MELLANOX = {
     "nfv01 mx01": {
-        "mx02": "conditions: mellanox.vf_technology_preview",
-        "mx03": "mellanox.vf_firmware",
-        "mx04": "mellanox.vf_migration_mode",
+        "mx02": "conditions: vf.technology_preview",
+        "mx03": "vf.firmware",
+        "mx04": "vf.migration_mode",
     },
     "nfv02 mx02": {
-        "mx01": "conditions: mellanox.vf_technology_preview",
-        "mx03": "mellanox.vf_firmware",
-        "mx04": "mellanox.vf_migration_mode",
+        "mx01": "conditions: vf.technology_preview",
+        "mx03": "vf.firmware",
+        "mx04": "vf.migration_mode",
     },
     "web11 mx01": {"mx02": "yes", "mx03": "yes", "mx04": "yes"},
     "web12 mx02": {"mx01": "yes", "mx03": "yes", "mx04": "yes"},

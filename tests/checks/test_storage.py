@@ -6,46 +6,34 @@ import pytest
 
 from audit.check import NotApplicable, Unavailable
 from audit.facts.guest import GuestIdentity, GuestMachine, GuestState
-from audit.facts.guest_devices import Disk, GuestDevices, GuestDisks, GuestFiles, HostFile
+from audit.facts.guest_devices import GuestDevices, GuestDisks, GuestFiles, HostFile
 from audit.facts.names import OwnAddresses
 from audit.facts.network import Address
-from audit.facts.paths import Component, Paths, PathState
 from audit.facts.pools import Pool, Pools, Secrets
-from audit.facts.storage import HypervisorUser, Mount, Mounts, Selinux, SharedFilesystems, User
+from audit.facts.storage import Mounts, SharedFilesystems
 from audit.facts.versions import Libvirt, Version
 from checks import storage as checks
+from tests.disks import (
+    BLOCK,
+    DISK,
+    FAST,
+    FILE,
+    GONE,
+    LOCAL,
+    NO_POOLS,
+    SHARED,
+    UNSHARED,
+    VOLUME,
+    found,
+    nfs,
+    paths,
+)
 
-DISK = Disk("vda", "disk", "file", "/srv/a", (), True, "qcow2", "none", False, False, False, False, ())
 CDROM = replace(DISK, target="sda", device="cdrom", source="/iso/cd.iso", readonly=True)
 WEB = GuestIdentity("web", "11111111-2222-4333-8444-555555555555", None)
 RUNS = GuestState("running", True, True)
 NOT_DECLARED = SharedFilesystems(())
-NO_POOLS, NOWHERE = Pools(()), OwnAddresses((Address("br0", "10.0.0.12", 24),))
-NFS, XFS, BTRFS = 0x6969, 0x58465342, 0x9123683E
-FILE = PathState(True, True, (), "file", 1024, "0:45", 99, NFS, 0, frozenset())
-GONE = PathState(False, True, (), None, 0, None, 0, None, 0, frozenset())
-LOCAL = replace(FILE, magic=XFS, device="254:1", inode=7)
-BLOCK = replace(FILE, kind="block", identity=frozenset({"naa.1#0"}))
-
-
-def found(check, *facts):
-    return list(check.function(*facts))
-
-
-def paths(**states):
-    known = {name if name.startswith("/") else "/srv/" + name: state for name, state in states.items()}
-    return Paths(tuple(sorted(known)), tuple(known[name] for name in sorted(known)))
-
-
-def nfs(path="/srv", server="nas", export="/vm", address="10.0.0.5", **options):
-    words = {"vers": "4.2", "addr": address, **options}
-    return Mount(
-        path, "0:45", "/", "nfs4", f"{server}:{export}", False, frozenset(f"{k}={v}" for k, v in words.items())
-    )
-
-
-LOCAL_MOUNT = Mount("/srv", "254:1", "/", "xfs", "/dev/vdb", False, frozenset())
-SHARED, UNSHARED = Mounts((nfs(),)), Mounts((LOCAL_MOUNT,))
+NOWHERE = OwnAddresses((Address("br0", "10.0.0.12", 24),))
 
 
 def shared(
@@ -89,10 +77,6 @@ def test_volumes_are_looked_up_in_each_host_s_own_pool():
     there = Pools((Pool("fast", "dir", True, "/other"),))
     assert found(checks.disks_reachable, GuestDisks((disk,)), WEB, there, paths(**{"/other/v1": GONE}))
     assert not found(checks.disks_reachable, GuestDisks((disk,)), WEB, NO_POOLS, paths()), "the pool is another check's"
-
-
-VOLUME = replace(DISK, type="volume", source="fast/a")
-FAST = Pools((Pool("fast", "netfs", True, "/srv"),))
 
 
 def test_volumes_must_be_shared_too():
@@ -280,44 +264,6 @@ def test_pools_and_secrets():
     assert found(checks.secrets, volume, serial(), Secrets(frozenset()))
     assert not found(checks.secrets, volume, serial(tpm_secret="t"), Secrets(frozenset({"s1", "t"})))
     assert not found(checks.secrets, GuestDisks((DISK,)), serial(), Secrets(frozenset(), "not collected"))
-
-
-def test_selinux():
-    disks = GuestDisks((DISK,))
-    off, on = (Selinux(True, (("virt_use_nfs", value),)) for value in (False, True))
-    fuse = Selinux(True, (("virt_use_fusefs", False),))
-    run = checks.selinux_nfs
-    [finding] = found(run, disks, NO_POOLS, paths(a=FILE), SHARED, off)
-    assert finding.remedy == "On the target: setsebool -P virt_use_nfs on"
-    assert not found(run, disks, NO_POOLS, paths(a=FILE), SHARED, on)
-    assert not found(run, disks, NO_POOLS, paths(a=LOCAL), UNSHARED, Selinux(True, ()))
-    assert not found(run, disks, NO_POOLS, paths(a=LOCAL), UNSHARED, None), "nobody asks whether it is enforcing"
-    assert found(run, GuestDisks((VOLUME,)), FAST, paths(a=FILE), SHARED, off)
-    gluster = Mounts((replace(LOCAL_MOUNT, device="0:45", type="fuse.glusterfs"),))
-    [finding] = found(run, disks, NO_POOLS, paths(a=replace(FILE, magic=0x65735546)), gluster, fuse)
-    assert finding.remedy == "On the target: setsebool -P virt_use_fusefs on"
-    context = Mounts((nfs(context="system_u:object_r:svirt_image_t:s0"),))
-    assert not found(run, disks, NO_POOLS, paths(a=FILE), context, off)
-    with pytest.raises(NotApplicable):
-        found(run, disks, NO_POOLS, paths(a=FILE), SHARED, Selinux(False, ()))
-    with pytest.raises(Unavailable):
-        found(run, disks, NO_POOLS, paths(a=FILE), SHARED, Selinux(True, ()))
-
-
-def user(uid=107, gid=107):
-    return HypervisorUser(User("qemu", uid, gid, frozenset({gid})), False)
-
-
-def test_permissions_and_ids():
-    closed = replace(
-        FILE, components=(Component(0o755, 0, 0), Component(0o700, 1000, 1000), Component(0o644, 107, 107))
-    )
-    opened = replace(closed, components=(Component(0o755, 0, 0), Component(0o711, 1000, 1000), Component(0o600, 0, 0)))
-    assert found(checks.permissions, GuestDisks((DISK,)), paths(a=closed), user())
-    assert not found(checks.permissions, GuestDisks((DISK,)), paths(a=opened), user())
-    assert found(checks.qemu_uid_same, user(), user(64055, 107), SHARED, SHARED)
-    assert not found(checks.qemu_uid_same, user(), user(64055, 107), SHARED, UNSHARED)
-    assert not found(checks.qemu_uid_same, user(), user(gid=993), SHARED, SHARED), "the owner needs no group"
 
 
 def test_plain_guests_need_shared_storage():

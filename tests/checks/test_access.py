@@ -1,0 +1,63 @@
+"""Who may open the images."""
+
+from dataclasses import replace
+
+import pytest
+
+from audit.check import NotApplicable, Unavailable
+from audit.facts.guest_devices import GuestDisks
+from audit.facts.paths import Component
+from audit.facts.storage import HypervisorUser, Mounts, Selinux, User
+from checks import access as checks
+from tests.disks import (
+    DISK,
+    FAST,
+    FILE,
+    LOCAL,
+    LOCAL_MOUNT,
+    NO_POOLS,
+    SHARED,
+    UNSHARED,
+    VOLUME,
+    found,
+    nfs,
+    paths,
+)
+
+
+def test_selinux():
+    disks = GuestDisks((DISK,))
+    off, on = (Selinux(True, (("virt_use_nfs", value),)) for value in (False, True))
+    fuse = Selinux(True, (("virt_use_fusefs", False),))
+    run = checks.selinux_nfs
+    [finding] = found(run, disks, NO_POOLS, paths(a=FILE), SHARED, off)
+    assert finding.remedy == "On the target: setsebool -P virt_use_nfs on"
+    assert not found(run, disks, NO_POOLS, paths(a=FILE), SHARED, on)
+    assert not found(run, disks, NO_POOLS, paths(a=LOCAL), UNSHARED, Selinux(True, ()))
+    assert not found(run, disks, NO_POOLS, paths(a=LOCAL), UNSHARED, None), "nobody asks whether it is enforcing"
+    assert found(run, GuestDisks((VOLUME,)), FAST, paths(a=FILE), SHARED, off)
+    gluster = Mounts((replace(LOCAL_MOUNT, device="0:45", type="fuse.glusterfs"),))
+    [finding] = found(run, disks, NO_POOLS, paths(a=replace(FILE, magic=0x65735546)), gluster, fuse)
+    assert finding.remedy == "On the target: setsebool -P virt_use_fusefs on"
+    context = Mounts((nfs(context="system_u:object_r:svirt_image_t:s0"),))
+    assert not found(run, disks, NO_POOLS, paths(a=FILE), context, off)
+    with pytest.raises(NotApplicable):
+        found(run, disks, NO_POOLS, paths(a=FILE), SHARED, Selinux(False, ()))
+    with pytest.raises(Unavailable):
+        found(run, disks, NO_POOLS, paths(a=FILE), SHARED, Selinux(True, ()))
+
+
+def user(uid=107, gid=107):
+    return HypervisorUser(User("qemu", uid, gid, frozenset({gid})), False)
+
+
+def test_permissions_and_ids():
+    closed = replace(
+        FILE, components=(Component(0o755, 0, 0), Component(0o700, 1000, 1000), Component(0o644, 107, 107))
+    )
+    opened = replace(closed, components=(Component(0o755, 0, 0), Component(0o711, 1000, 1000), Component(0o600, 0, 0)))
+    assert found(checks.permissions, GuestDisks((DISK,)), paths(a=closed), user())
+    assert not found(checks.permissions, GuestDisks((DISK,)), paths(a=opened), user())
+    assert found(checks.qemu_uid_same, user(), user(64055, 107), SHARED, SHARED)
+    assert not found(checks.qemu_uid_same, user(), user(64055, 107), SHARED, UNSHARED)
+    assert not found(checks.qemu_uid_same, user(), user(gid=993), SHARED, SHARED), "the owner needs no group"

@@ -1,0 +1,110 @@
+"""Hosts with Mellanox cards, guests that have their VFs, and the checks' findings about them."""
+
+from dataclasses import fields as fields_of
+from dataclasses import replace
+from typing import Any
+
+from audit.check import Check, Finding, Policy
+from audit.evidence import Probe
+from audit.facts.guest import GuestState
+from audit.facts.guest_devices import GuestDevices, GuestNics, HostDevice, Nic
+from audit.facts.mellanox import Iommu, MellanoxDevices, Netdev, Pf, Vf, VfSurroundings
+from audit.facts.mellanox_tools import DevlinkPort, Firmware, Unread, VfMigrationMode
+from audit.facts.openvswitch import Bridge, Database, OpenVswitch
+from audit.facts.versions import Libvirt, Qemu, Version
+
+BDF = "0000:e1:00.0"
+UNREAD = Unread(Probe("some.probe", "true"), "no root")
+POLICY = Policy()
+
+
+def vf(number: int = 0, **changes: Any) -> Vf:
+    address = f"0000:e1:00.{number + 1}"
+    fine = Vf(
+        address=address,
+        pf=BDF,
+        number=number,
+        driver="mlx5_vfio_pci",
+        isolated=True,
+        representor=Netdev(f"enp225s0npf0vf{number}", f"pf0vf{number}", "up", "ovs-system"),
+        port_state=DevlinkPort(f"pci/{BDF}/{number + 1}", migratable=True),
+        held_state=False,
+    )
+    return replace(fine, **changes)
+
+
+def pf(*vfs: Vf, **changes: Any) -> Pf:
+    fine = Pf(
+        address=BDF,
+        device_id=0x1021,
+        ethernet=True,
+        driver="mlx5_core",
+        uplink=Netdev("enp225s0np0", "p0", "up", "ovs-system"),
+        vfs=vfs,
+        total_vfs=8,
+        firmware_state=Firmware("28.43.1014", "28.43.1014", "MT_0000000844"),
+        vf_migration_state=VfMigrationMode(supported=True, current=2, next_boot=2),
+        eswitch_state="switchdev",
+    )
+    return replace(fine, **changes)
+
+
+def host(*pfs: Pf, mstflint: bool | Unread = True, module: bool | Unread = True) -> MellanoxDevices:
+    return MellanoxDevices(pfs, mstflint, module)
+
+
+OVS = OpenVswitch(
+    installed=True,
+    running_state=True,
+    database_state=Database(
+        frozenset({("hw-offload", "true"), ("max-idle", "300000")}),
+        (Bridge("br0", frozenset({"br0", "enp225s0np0", "enp225s0npf0vf0"})),),
+    ),
+)
+IOMMU = Iommu(97, frozenset({"DMAR"}), ("intel_iommu=on", "iommu=pt"))
+AROUND = VfSurroundings(IOMMU, OVS, Libvirt(Version(11, 3, 0), Version(11, 3, 0)))
+QEMU = Qemu(Version(8, 1))
+GOOD = host(pf(vf()))
+NO_CARD = host(mstflint=UNREAD, module=UNREAD)
+UNREADABLE = MellanoxDevices(UNREAD, UNREAD, UNREAD)
+
+
+def nic(**changes: Any) -> Nic:
+    fields: dict[str, Any] = {field.name: None for field in fields_of(Nic)}
+    return Nic(**fields | {"type": "hostdev", "pci_address": "0000:e1:00.1"} | changes)
+
+
+def nics(*all_of_them: Nic) -> GuestNics:
+    return GuestNics(all_of_them)
+
+
+def devices(*hostdevs: HostDevice, viommu: bool = False) -> GuestDevices:
+    fields: dict[str, Any] = {field.name: None for field in fields_of(GuestDevices)}
+    return GuestDevices(**fields | {"hostdevs": hostdevs, "viommu": viommu})
+
+
+BAD_FIRMWARE = pf(vf(), firmware_state=Firmware("28.35.2000", "28.35.2000", "MT_0000000844"))
+STAGED_FIRMWARE = pf(vf(), firmware_state=Firmware("28.35.2000", "28.43.1014", "MT_0000000844"))
+
+RUNNING = GuestState("running", active=True, persistent=True)
+WITH_VF, NOTHING_ELSE = nics(nic()), devices()
+WITHOUT = nics(nic(type="network", pci_address=None))
+
+
+def judge(
+    check: Check,
+    source: MellanoxDevices = GOOD,
+    target: MellanoxDevices = GOOD,
+    around: VfSurroundings = AROUND,
+    guest: GuestNics = WITH_VF,
+    others: GuestDevices = NOTHING_ELSE,
+    qemu: tuple[Qemu, Qemu] = (QEMU, QEMU),
+) -> list[Finding]:
+    """The check's findings, given what its signature asks for."""
+    seen: dict[str, list[Any]] = {"MellanoxDevices": [source, target], "VfSurroundings": [around], "Qemu": list(qemu)}
+    given: dict[str, Any] = {"GuestNics": guest, "GuestDevices": others, "GuestState": RUNNING, "Policy": POLICY}
+    arguments = []
+    for parameter in check.parameters:
+        name = parameter.kind.__name__
+        arguments.append(given[name] if name in given else seen[name].pop(0))
+    return list(check.function(*arguments))
