@@ -10,6 +10,7 @@ from audit.cpu import CpuDefinition, CpuError, CpuMap, Hypervisor, hypervisor_ba
 from audit.cpu.crosscheck import CrossCheck
 from audit.evidence import Bundle
 from audit.facts.base import Facts, Unavailable
+from audit.facts.cpu import X86
 from audit.facts.cpu_map import CpuMapFiles, cpu_map_files
 from audit.facts.guest_source import read_guests
 from audit.facts.host_models import DomainCapabilities, HostModels
@@ -123,6 +124,10 @@ def _baseline(
     hypervisors = {host: offer.hypervisor for host, offer in offers.items() if offer.hypervisor}
     common = Hypervisor.common(hypervisors.values()) if hypervisors else None
     result = _none(cluster, list(offers), missing, virttype, engine)
+    others = sorted({offer.arch for offer in offers.values()} - X86)
+    if others:
+        result["problem"] = f"baselines are computed for x86 only, and here is {', '.join(others)}: ask libvirt there"
+        return result
     try:
         plain = hypervisor_baseline(list(cpus.values()), cpu_map, common)
         migratable = hypervisor_baseline(list(cpus.values()), cpu_map, common, migratable=True)
