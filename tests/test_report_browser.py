@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from audit.report import render_html
-from audit.results import Results
+from audit.results import Results, load
 from tests import report_examples as examples
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -89,6 +89,14 @@ def test_no_sideways_scrolling(tmp_path: Path, name: str, width: int) -> None:
     assert found["scroll"] <= width
     assert found["wide"] == []
     assert found["narrow"] == []
+
+
+@pytest.mark.parametrize("fleet", ["uniform", "mixed", "partial", "mellanox"])
+def test_no_sideways_scrolling_of_the_sample_fleets(tmp_path: Path, fleet: str) -> None:
+    results = load(Path(__file__).parent.parent / "sample_data" / fleet / "results.json")
+    found = measure(tmp_path, rendered(results), 360)
+    assert found["scroll"] <= 360
+    assert found["wide"] == []
 
 
 def test_nothing_on_the_console(tmp_path: Path) -> None:
