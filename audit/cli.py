@@ -99,8 +99,11 @@ def audit(
     """
     if (output / "bundle").exists():
         raise click.UsageError(f"{output} holds a run already: name another folder with -o")
+    asked = _inventory(hosts, inventory)
+    if strangers := sorted(set(drain) - {host.name for host in asked.hosts}):
+        raise click.UsageError(f"--drain names no host of this run: {', '.join(strangers)}")
     checks = discover()
-    bundle = _collected(_inventory(hosts, inventory), checks, workers, seconds)
+    bundle = _collected(asked, checks, workers, seconds)
     bundle.write(output / "bundle")
     results = evaluate([bundle], checks, drain, cross_check)
     _write(output / "results.json", dumps(results))

@@ -1,6 +1,7 @@
 """Bundles → results: facts, judgements, verdicts and baselines of a run. Pure: same bundles, same bytes."""
 
 import hashlib
+import shlex
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
@@ -302,7 +303,7 @@ def _unread_outcomes(clusters: dict[str, tuple[str, ...]], evidence: dict[str, H
                     expected="",
                     actual="",
                     evidence=[],
-                    remedy="",
+                    remedy=f"ssh {shlex.quote(host)} true",
                     waiver=None,
                 )
 

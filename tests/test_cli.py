@@ -105,6 +105,7 @@ def test_checks_are_listed_and_explained():
         (["report", "/nonexistent", "-o", "/tmp"], "No such file"),
         (["audit", "-i", "/nonexistent", "-o", "/tmp/vpf-none"], "No such file"),
         (["audit", "bad name!", "-o", "/tmp/vpf-none"], "host name"),
+        (["audit", "kvm01", "--drain", "kvm10", "-o", "/tmp/vpf-none"], "kvm10"),
         (["evaluate"], "BUNDLE"),
         (["nonsense"], "nonsense"),
     ],
