@@ -32,12 +32,7 @@ def cluster_baselines(
 
     Judged for KVM; where no host has it, for software emulation.
     """
-    offers, missing = _offers("kvm", hosts, facts)
-    virttype = "kvm"
-    if not offers:
-        emulated, without = _offers("qemu", hosts, facts)
-        if emulated:
-            offers, missing, virttype = emulated, without, "qemu"
+    virttype, offers, missing = _best_offers(hosts, facts)
     cpu_map, engine = newest_map(facts, hosts)
     return [
         _baseline(cluster, virttype, group, missing, cpu_map, engine, cross_check) for group in _by_vendor(offers)
@@ -50,10 +45,7 @@ def bundle_cpus(bundle: Bundle) -> tuple[list[CpuDefinition], list[Hypervisor]]:
     Raises `CpuError` when a host did not tell: a baseline without it would not be one.
     """
     facts = Facts(bundle.hosts, read_guests)
-    for virttype in ("kvm", "qemu"):
-        offers, missing = _offers(virttype, sorted(bundle.hosts), facts)
-        if offers:
-            break
+    _, offers, missing = _best_offers(sorted(bundle.hosts), facts)
     if missing:
         host, why = next(iter(missing.items()))
         raise CpuError(f"{host}: {why}")
@@ -79,6 +71,13 @@ def newest_map(facts: Facts, hosts: Sequence[str]) -> tuple[CpuMap, str]:
         return carried, f"carried CPU map ({carried.version})"
     _, cpu_map, name = max(found, key=lambda entry: entry[0])
     return cpu_map, name
+
+
+def _best_offers(hosts: Sequence[str], facts: Facts) -> tuple[str, Offers, dict[str, str]]:
+    """For KVM guests; where no host offers that, for emulated ones, unless none offers those either."""
+    kvm = _offers("kvm", hosts, facts)
+    qemu = kvm if kvm[0] else _offers("qemu", hosts, facts)
+    return ("kvm", *kvm) if kvm[0] or not qemu[0] else ("qemu", *qemu)
 
 
 def _offers(virttype: str, hosts: Sequence[str], facts: Facts) -> tuple[Offers, dict[str, str]]:

@@ -106,7 +106,7 @@ def audit(
     bundle = _collected(asked, checks, workers, seconds)
     bundle.write(output / "bundle")
     results = evaluate([bundle], checks, drain, cross_check)
-    _write(output / "results.json", dumps(results))
+    reports.write_whole(output / "results.json", dumps(results).encode())
     written = reports.write_report(results, output, rendered=_now())
     _tell(results, [output / "results.json", *written, output / "bundle"])
     return EXIT_STATUS[results["verdict"]["word"]]
@@ -136,7 +136,7 @@ def evaluate_(bundles: tuple[Path, ...], drain: tuple[str, ...], output: Path | 
     if output is None:
         click.echo(dumps(results), nl=False)
     else:
-        _write(output, dumps(results))
+        reports.write_whole(output, dumps(results).encode())
         _tell(results, [output])
     return EXIT_STATUS[results["verdict"]["word"]]
 
@@ -154,11 +154,9 @@ def report(results: Path, output: Path | None, html: Path | None, pdf: Path | No
     rendered = _now()
     written = reports.write_report(found, output, rendered=rendered) if output else []
     if html:
-        _write(html, reports.render_html(found, rendered=rendered))
-        written.append(html)
+        written.append(reports.write_whole(html, reports.render_html(found, rendered=rendered).encode()))
     if pdf:
-        _write(pdf, reports.render_pdf(found, rendered=rendered))
-        written.append(pdf)
+        written.append(reports.write_whole(pdf, reports.render_pdf(found, rendered=rendered)))
     for path in written:
         click.echo(str(path))
     return EXIT_STATUS[found["verdict"]["word"]]
@@ -187,14 +185,6 @@ def _collected(inventory: Inventory, checks: Sequence[Check], workers: int, seco
 
 def _now() -> str:
     return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def _write(path: Path, content: str | bytes) -> None:
-    """Under its name only when it is whole."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_bytes(content if isinstance(content, bytes) else content.encode())
-    partial.replace(path)
 
 
 def _tell(results: Results, written: Sequence[Path]) -> None:

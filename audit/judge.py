@@ -183,7 +183,7 @@ class Judge:
                 else:
                     members.append(At(host, fact, guest))
         seen = tuple(members)
-        judged = self._ask(check, [self._policy if p.kind is Policy else seen for p in check.parameters])
+        judged = _asked(check, [self._policy if p.kind is Policy else seen for p in check.parameters])
         return _unknown(missing[0]) if missing and judged.status == "pass" else judged
 
     def _of_host(self, host: str, kind: type[Any]) -> Iterator[tuple[str, Any]]:
@@ -199,8 +199,6 @@ class Judge:
 
     def _ask(self, check: Check, arguments: list[Any]) -> Judged:
         """The check's answer. Facts are shared by value, so their identity stands for them."""
-        if check.scope is Scope.CLUSTER:
-            return _asked(check, arguments)
         key = (check.id, *map(id, arguments))
         if key not in self._memo:
             self._memo[key] = _asked(check, arguments)

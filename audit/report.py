@@ -45,8 +45,7 @@ def write_report(results: Results, folder: Path, *, rendered: str) -> list[Path]
         "report.html": render_html(results, rendered=rendered).encode(),
         "report.pdf": render_pdf(results, rendered=rendered),
     }
-    folder.mkdir(parents=True, exist_ok=True)
-    written = [_write(folder / name, content) for name, content in pages.items()]
+    written = [write_whole(folder / name, content) for name, content in pages.items()]
     return [*written, *write_baselines(results, folder), *write_tables(results, folder)]
 
 
@@ -54,7 +53,6 @@ def write_tables(results: Results, folder: Path) -> list[Path]:
     """Write guests.csv and pairs.csv."""
     import pandas as pd  # costs half a second, see above
 
-    folder.mkdir(parents=True, exist_ok=True)
     tables = {
         "guests.csv": ([_guest_line(guest, results["run"]["drain"]) for guest in results["guests"]], GUEST_COLUMNS),
         "pairs.csv": ([_pair_line(pair) for pair in results["pairs"]], PAIR_COLUMNS),
@@ -63,19 +61,18 @@ def write_tables(results: Results, folder: Path) -> list[Path]:
     for name, (lines, columns) in tables.items():
         frame = pd.DataFrame([{key: _cell(value) for key, value in line.items()} for line in lines], columns=columns)
         content = frame.to_csv(index=False, lineterminator="\r\n").encode()
-        written.append(_write(folder / name, content))
+        written.append(write_whole(folder / name, content))
     return written
 
 
 def write_baselines(results: Results, folder: Path) -> list[Path]:
     """Write each `<cpu>` exactly as computed, and the migratable one where that differs."""
-    folder.mkdir(parents=True, exist_ok=True)
     written = []
     for baseline, names in zip(results["baselines"], baseline_files(results), strict=True):
         texts = (baseline["cpu_xml"], baseline["migratable_cpu_xml"])
         for name, xml in zip(names, texts, strict=True):
             if xml is not None:
-                written.append(_write(folder / name, f"{xml}\n".encode()))
+                written.append(write_whole(folder / name, f"{xml}\n".encode()))
     return written
 
 
@@ -211,8 +208,9 @@ def _cell(value: str | int) -> str | int:
 # Files
 
 
-def _write(path: Path, content: bytes) -> Path:
-    """Write under another name and rename: what bears the name is complete."""
+def write_whole(path: Path, content: bytes) -> Path:
+    """Write under another name and rename: what bears the name is complete. Makes the folder; gives the path back."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
     try:
         with partial.open("wb") as file:

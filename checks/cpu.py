@@ -55,12 +55,16 @@ def same_vendor(source: Source[HostCpu], target: Target[HostCpu]) -> Iterator[Fi
     """
     if source.arch != target.arch:
         raise NotApplicable("the architectures differ")
-    if source.vendor is None and target.vendor is None:
-        raise NotApplicable(f"{source.arch} hosts tell no vendor")
-    if source.vendor is None or target.vendor is None:
+    yield from _other_vendor(source, target, "A running guest keeps using what only its own vendor has.")
+
+
+def _other_vendor(here: HostCpu, there: HostCpu, because: str) -> Iterator[Finding]:
+    if here.vendor is None and there.vendor is None:
+        raise NotApplicable(f"{here.arch} hosts tell no vendor")
+    if here.vendor is None or there.vendor is None:
         raise Unavailable(CPUINFO, "the processor's vendor is not known")
-    if source.vendor != target.vendor:
-        yield Finding(source.vendor, target.vendor, "A running guest keeps using what only its own vendor has.")
+    if here.vendor != there.vendor:
+        yield Finding(here.vendor, there.vendor, because)
 
 
 @check(
@@ -244,12 +248,7 @@ def guest_same_vendor(
     _live(cpu, machine)
     if machine.virttype != "kvm":
         raise NotApplicable("the processor is emulated")
-    if here.vendor is None and there.vendor is None:
-        raise NotApplicable(f"{here.arch} hosts tell no vendor")
-    if here.vendor is None or there.vendor is None:
-        raise Unavailable(CPUINFO, "the processor's vendor is not known")
-    if here.vendor != there.vendor:
-        yield Finding(here.vendor, there.vendor, "No vendor supports moving a running guest to another's processor.")
+    yield from _other_vendor(here, there, "No vendor supports moving a running guest to another's processor.")
 
 
 @check(
