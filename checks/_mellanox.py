@@ -8,7 +8,7 @@ import shlex
 from collections.abc import Iterator
 
 from audit.check import Finding, Unavailable
-from audit.facts.mellanox import CONNECTX_7, SYSFS, Netdev, Pf, Vf, VfSurroundings
+from audit.facts.mellanox import CONNECTX_7, SYSFS, Iommu, Netdev, Pf, Vf
 from audit.facts.mellanox_tools import MIGRATION_ENABLED, MIGRATION_MODES, version_key
 from audit.facts.openvswitch import OpenVswitch
 
@@ -108,8 +108,7 @@ def link(side: str, pf: Pf) -> Iterator[Finding]:
         )
 
 
-def iommu(side: str, around: VfSurroundings) -> Iterator[Finding]:
-    iommu = around.iommu
+def iommu(side: str, iommu: Iommu) -> Iterator[Finding]:
     if not iommu.groups:
         firmware = "announced by the firmware" if iommu.tables else "not announced by the firmware (VT-d, AMD-Vi)"
         intel = "" if "IVRS" in iommu.tables else "intel_iommu=on "
@@ -133,8 +132,7 @@ def isolated(side: str, vf: Vf) -> Iterator[Finding]:
         )
 
 
-def openvswitch(side: str, around: VfSurroundings) -> Iterator[Finding]:
-    ovs = around.openvswitch
+def openvswitch(side: str, ovs: OpenVswitch) -> Iterator[Finding]:
     if not ovs.installed:
         yield Finding(
             expected=f"{side}openvswitch installed",
@@ -151,8 +149,7 @@ def openvswitch(side: str, around: VfSurroundings) -> Iterator[Finding]:
         )
 
 
-def settings(side: str, around: VfSurroundings) -> Iterator[Finding]:
-    ovs = around.openvswitch
+def settings(side: str, ovs: OpenVswitch) -> Iterator[Finding]:
     if not ovs.installed:  # told by another check
         return
     offload, idle = ovs.database.setting("hw-offload"), ovs.database.setting("max-idle")
@@ -180,8 +177,7 @@ def _bridge_of(net: Netdev, ovs: OpenVswitch) -> str | None:
     return net.master or ovs.bridge_of(net.name)
 
 
-def bridged(side: str, what: str, net: Netdev | None, around: VfSurroundings) -> Iterator[Finding]:
-    ovs = around.openvswitch
+def bridged(side: str, what: str, net: Netdev | None, ovs: OpenVswitch) -> Iterator[Finding]:
     if net is not None and ovs.installed and _bridge_of(net, ovs) is None:
         yield Finding(
             expected=f"{side}{what} in a bridge",

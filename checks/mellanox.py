@@ -7,8 +7,9 @@ the guests without one.
 from collections.abc import Iterator
 
 from audit.check import Finding, NotApplicable, Policy, Severity, check
-from audit.facts.mellanox import CONNECTX_7, MellanoxDevices, Pf, VfSurroundings
+from audit.facts.mellanox import CONNECTX_7, Iommu, MellanoxDevices, Pf
 from audit.facts.mellanox_tools import MIGRATION_ENABLED, MIGRATION_MODES, version_key
+from audit.facts.openvswitch import OpenVswitch
 from checks import _mellanox as needs
 from checks._mellanox import SECTION, VARIANT_DRIVER, together
 
@@ -154,25 +155,25 @@ def link(devices: MellanoxDevices) -> Iterator[Finding]:
 
 
 @check(severity=Severity.LOW, reference=SECTION)
-def iommu(devices: MellanoxDevices, around: VfSurroundings) -> Iterator[Finding]:
+def iommu(devices: MellanoxDevices, iommu: Iommu) -> Iterator[Finding]:
     """The IOMMU is on where there is a ConnectX-7, and keeps its VFs apart.
 
     It lets a guest drive a VF without reaching the host's memory; ACS keeps VFs from reaching each other.
     """
     cards = _cards(devices)
-    yield from together(needs.iommu("", around), *(needs.isolated("", vf) for pf in cards for vf in pf.vfs))
+    yield from together(needs.iommu("", iommu), *(needs.isolated("", vf) for pf in cards for vf in pf.vfs))
 
 
 @check(severity=Severity.LOW, reference=SECTION)
-def openvswitch(devices: MellanoxDevices, around: VfSurroundings) -> Iterator[Finding]:
+def openvswitch(devices: MellanoxDevices, ovs: OpenVswitch) -> Iterator[Finding]:
     """Open vSwitch is installed, running and set up where a ConnectX-7 has VFs.
 
     In switchdev mode nothing but a bridge carries their traffic.
     """
     cards = _cards_with_vfs(devices)
     yield from together(
-        needs.openvswitch("", around),
-        needs.settings("", around),
-        *(needs.bridged("", "NIC", pf.uplink, around) for pf in cards),
-        *(needs.bridged("", "representor of the VF", vf.representor, around) for pf in cards for vf in pf.vfs),
+        needs.openvswitch("", ovs),
+        needs.settings("", ovs),
+        *(needs.bridged("", "NIC", pf.uplink, ovs) for pf in cards),
+        *(needs.bridged("", "representor of the VF", vf.representor, ovs) for pf in cards for vf in pf.vfs),
     )

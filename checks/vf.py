@@ -9,9 +9,10 @@ from typing import NamedTuple
 from audit.check import Blocks, Finding, NotApplicable, Policy, Severity, Source, Stage, Target, check
 from audit.facts.guest import GuestState
 from audit.facts.guest_devices import GuestDevices, GuestNics
-from audit.facts.mellanox import CONNECTX_7, MellanoxDevices, Pf, Vf, VfSurroundings
+from audit.facts.mellanox import CONNECTX_7, Iommu, MellanoxDevices, Pf, Vf
 from audit.facts.mellanox_tools import Unread, version_key
-from audit.facts.versions import Qemu
+from audit.facts.openvswitch import OpenVswitch
+from audit.facts.versions import Libvirt, Qemu
 from checks import _mellanox as needs
 from checks._mellanox import SECTION, VARIANT_DRIVER, together
 
@@ -305,7 +306,7 @@ def driver_chosen(
     devices: GuestDevices,
     source: Source[MellanoxDevices],
     target: Target[MellanoxDevices],
-    around: Target[VfSurroundings],
+    libvirt: Target[Libvirt],
 ) -> Iterator[Finding]:
     """The target's libvirt binds mlx5_vfio_pci to the guest's Mellanox VF by itself.
 
@@ -314,10 +315,10 @@ def driver_chosen(
     asked = {nic.driver for nic in nics.nics} | {device.driver for device in devices.hostdevs}
     moves = _moves(nics, devices, source, target)
     bound = all(move.to_vf is not None and move.to_vf.driver == VARIANT_DRIVER for move in moves)
-    if not bound and VARIANT_DRIVER not in asked and around.libvirt.daemon < (10, 0, 0):
+    if not bound and VARIANT_DRIVER not in asked and libvirt.daemon < (10, 0, 0):
         yield Finding(
             expected="target: libvirt 10.0.0 or newer",
-            actual=f"libvirt {around.libvirt.daemon}, and the VF's XML names no driver",
+            actual=f"libvirt {libvirt.daemon}, and the VF's XML names no driver",
             remedy="Add <driver model='mlx5_vfio_pci'/> to the VF's XML (libvirt 9.7.0), or upgrade libvirt.",
         )
 
@@ -328,7 +329,7 @@ def iommu(
     devices: GuestDevices,
     source: Source[MellanoxDevices],
     target: Target[MellanoxDevices],
-    around: Target[VfSurroundings],
+    iommu: Target[Iommu],
 ) -> Iterator[Finding]:
     """The target's IOMMU is on and keeps the VF apart that awaits the guest's.
 
@@ -336,7 +337,7 @@ def iommu(
     """
     moves = _moves(nics, devices, source, target)
     isolated = (needs.isolated("target: ", move.to_vf) for move in moves if move.to_vf)
-    yield from together(needs.iommu("target: ", around), *isolated)
+    yield from together(needs.iommu("target: ", iommu), *isolated)
 
 
 @check(severity=Severity.HIGH, blocks=Blocks.MIGRATION, stage=Stage.AFTER, reference=SECTION)
@@ -345,7 +346,7 @@ def network(
     devices: GuestDevices,
     source: Source[MellanoxDevices],
     target: Target[MellanoxDevices],
-    around: Target[VfSurroundings],
+    ovs: Target[OpenVswitch],
 ) -> Iterator[Finding]:
     """The VF that awaits the guest's on the target reaches the network.
 
@@ -358,8 +359,8 @@ def network(
     elsewhere = bool(masters) and masters.isdisjoint({None, "ovs-system"})  # bridges of the kernel itself
     yield from together(
         *(needs.link("target: ", pf) for pf in dict.fromkeys(move.to_pf for move in moves)),
-        *(() if elsewhere else (needs.openvswitch("target: ", around),)),
-        *(needs.bridged("target: ", "representor of the VF", vf.representor, around) for vf in landing),
+        *(() if elsewhere else (needs.openvswitch("target: ", ovs),)),
+        *(needs.bridged("target: ", "representor of the VF", vf.representor, ovs) for vf in landing),
     )
 
 
@@ -369,7 +370,7 @@ def openvswitch_settings(
     devices: GuestDevices,
     source: Source[MellanoxDevices],
     target: Target[MellanoxDevices],
-    around: Target[VfSurroundings],
+    ovs: Target[OpenVswitch],
 ) -> Iterator[Finding]:
     """The target's Open vSwitch is set up as the documentation asks.
 
@@ -379,5 +380,5 @@ def openvswitch_settings(
     moves = _moves(nics, devices, source, target)
     uplinks = dict.fromkeys(move.to_pf.uplink for move in moves)
     yield from together(
-        needs.settings("target: ", around), *(needs.bridged("target: ", "NIC", net, around) for net in uplinks)
+        needs.settings("target: ", ovs), *(needs.bridged("target: ", "NIC", net, ovs) for net in uplinks)
     )

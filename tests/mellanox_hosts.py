@@ -1,17 +1,19 @@
 """Hosts with Mellanox cards, guests that have their VFs, and the checks' findings about them."""
 
+from dataclasses import dataclass, replace
 from dataclasses import fields as fields_of
-from dataclasses import replace
 from typing import Any
 
 from audit.check import Check, Finding, Policy
 from audit.evidence import Probe
+from audit.facts.base import Unavailable
 from audit.facts.guest import GuestState
 from audit.facts.guest_devices import GuestDevices, GuestNics, HostDevice, Nic
-from audit.facts.mellanox import Iommu, MellanoxDevices, Netdev, Pf, Vf, VfSurroundings
+from audit.facts.mellanox import Iommu, MellanoxDevices, Netdev, Pf, Vf
 from audit.facts.mellanox_tools import DevlinkPort, Firmware, Unread, VfMigrationMode
 from audit.facts.openvswitch import Bridge, Database, OpenVswitch
 from audit.facts.versions import Libvirt, Qemu, Version
+from audit.judge import Missing
 
 BDF = "0000:e1:00.0"
 UNREAD = Unread(Probe("some.probe", "true"), "no root")
@@ -62,7 +64,20 @@ OVS = OpenVswitch(
     ),
 )
 IOMMU = Iommu(97, frozenset({"DMAR"}), ("intel_iommu=on", "iommu=pt"))
-AROUND = VfSurroundings(IOMMU, OVS, Libvirt(Version(11, 3, 0), Version(11, 3, 0)))
+
+
+@dataclass(frozen=True)
+class Around:
+    """What a VF needs of its host beside the card; each may be a fact that could not be had."""
+
+    iommu_state: Iommu | Missing
+    openvswitch_state: OpenVswitch | Missing
+    libvirt_state: Libvirt | Missing
+
+
+AROUND = Around(IOMMU, OVS, Libvirt(Version(11, 3, 0), Version(11, 3, 0)))
+_LOST = Missing(Unavailable(UNREAD.probe, UNREAD.reason))
+UNTOLD = Around(_LOST, _LOST, _LOST)
 QEMU = Qemu(Version(8, 1))
 GOOD = host(pf(vf()))
 NO_CARD = host(mstflint=UNREAD, module=UNREAD)
@@ -95,14 +110,15 @@ def judge(
     check: Check,
     source: MellanoxDevices = GOOD,
     target: MellanoxDevices = GOOD,
-    around: VfSurroundings = AROUND,
+    around: Around = AROUND,
     guest: GuestNics = WITH_VF,
     others: GuestDevices = NOTHING_ELSE,
     qemu: tuple[Qemu, Qemu] = (QEMU, QEMU),
 ) -> list[Finding]:
     """The check's findings, given what its signature asks for."""
-    seen: dict[str, list[Any]] = {"MellanoxDevices": [source, target], "VfSurroundings": [around], "Qemu": list(qemu)}
+    seen: dict[str, list[Any]] = {"MellanoxDevices": [source, target], "Qemu": list(qemu)}
     given: dict[str, Any] = {"GuestNics": guest, "GuestDevices": others, "GuestState": RUNNING, "Policy": POLICY}
+    given |= {"Iommu": around.iommu_state, "OpenVswitch": around.openvswitch_state, "Libvirt": around.libvirt_state}
     arguments = []
     for parameter in check.parameters:
         name = parameter.kind.__name__

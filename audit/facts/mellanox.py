@@ -30,8 +30,6 @@ from audit.facts.mellanox_tools import (
     known,
     reading,
 )
-from audit.facts.openvswitch import INSTALLED, OpenVswitch
-from audit.facts.versions import VIRSH, Libvirt
 from audit.text import visible
 
 SYSFS = Probe(
@@ -268,41 +266,6 @@ class Iommu(HostFact):
             groups=0 if lines[0][2] == "none" else int(lines[0][2]),
             tables=frozenset(table for _, _, table in lines[1:]),
             arguments=tuple(word for word in arguments.split() if re.match(r"(intel_|amd_)?iommu[=.]", word)),
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class VfSurroundings(HostFact):
-    """What a guest's VF needs of its host beside the card. Like the devices, never unavailable as a whole."""
-
-    probes = (IOMMU, *OpenVswitch.probes, *Libvirt.probes)
-
-    iommu_state: Iommu | Unread
-    openvswitch_state: OpenVswitch | Unread
-    libvirt_state: Libvirt | Unread
-
-    @property
-    def iommu(self) -> Iommu:
-        """The host's IOMMU. Raises `Unavailable`."""
-        return known(self.iommu_state)
-
-    @property
-    def openvswitch(self) -> OpenVswitch:
-        """The host's Open vSwitch. Raises `Unavailable`."""
-        return known(self.openvswitch_state)
-
-    @property
-    def libvirt(self) -> Libvirt:
-        """The host's libvirt. Raises `Unavailable`."""
-        return known(self.libvirt_state)
-
-    @classmethod
-    def parse(cls, said: Said) -> "VfSurroundings":
-        """Each from its own probes."""
-        return cls(
-            iommu_state=reading(IOMMU, lambda: Iommu.parse(said)),
-            openvswitch_state=reading(INSTALLED, lambda: OpenVswitch.parse(said)),
-            libvirt_state=reading(VIRSH, lambda: Libvirt.parse(said)),
         )
 
 

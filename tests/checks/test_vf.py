@@ -8,7 +8,7 @@ import pytest
 from audit.check import Blocks, Check, NotApplicable, Scope, Unavailable
 from audit.facts.guest import GuestState
 from audit.facts.guest_devices import HostDevice
-from audit.facts.mellanox import Iommu, MellanoxDevices, Netdev, Pf, VfSurroundings
+from audit.facts.mellanox import Iommu, MellanoxDevices, Netdev, Pf
 from audit.facts.mellanox_tools import DevlinkPort, Firmware, VfMigrationMode
 from audit.facts.openvswitch import Database, OpenVswitch
 from audit.facts.versions import Libvirt, Qemu, Version
@@ -26,6 +26,7 @@ from tests.mellanox_hosts import (
     STAGED_FIRMWARE,
     UNREAD,
     UNREADABLE,
+    UNTOLD,
     WITH_VF,
     WITHOUT,
     devices,
@@ -47,9 +48,8 @@ def test_scopes() -> None:
 @pytest.mark.parametrize("check", CHECKS, ids=lambda c: c.id)
 @pytest.mark.parametrize("source", [NO_CARD, GOOD, UNREADABLE])
 def test_guests_without_a_vf_are_not_disturbed(check: Check, source: MellanoxDevices) -> None:
-    around = VfSurroundings(UNREAD, UNREAD, UNREAD)
     with pytest.raises(NotApplicable):
-        judge(check, source=source, target=UNREADABLE, around=around, guest=WITHOUT)
+        judge(check, source=source, target=UNREADABLE, around=UNTOLD, guest=WITHOUT)
 
 
 @pytest.mark.parametrize("check", CHECKS, ids=lambda c: c.id)
@@ -140,7 +140,7 @@ def test_a_pci_device_on_a_host_that_tells_nothing_is_unknown(check: Check) -> N
 )
 def test_surroundings_that_are_not_told_are_unknown(check: Check) -> None:
     with pytest.raises(Unavailable):
-        judge(check, around=VfSurroundings(UNREAD, UNREAD, UNREAD))
+        judge(check, around=UNTOLD)
 
 
 def test_what_is_known_comes_before_what_is_not() -> None:
