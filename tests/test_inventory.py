@@ -138,7 +138,8 @@ def test_names_that_yaml_takes_for_something_else() -> None:
         ("clusters: {a: [b]}\n---\na: b", "inventory.yaml:2: not YAML: but found another document"),
         ("clusters:\n  a: b: c", "inventory.yaml:2: not YAML: mapping values are not allowed in this context"),
         ("clusters: {[a]: b}", "inventory.yaml:1: clusters: must be a mapping with plain keys, not a list"),
-        ("[" * 5000, "inventory.yaml:1: nested too deeply"),
+        ("[" * 500, "inventory.yaml:1: nested too deeply"),
+        ("[" * 5000, "inventory.yaml:1: n"),  # a libyaml with a limit of its own says it in its words: not YAML
         ("a: \x00", "inventory.yaml: not YAML: "),
         (b"clusters: {a: [\xff]}", "inventory.yaml: not YAML: "),
         (b"#" * (SIZE_LIMIT + 1), "inventory.yaml: larger than 8 MiB"),
