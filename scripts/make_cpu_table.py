@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Write audit/cpu/x86_map.json from an installed libvirt's CPU map.
+"""Write audit/cpu/x86_map_VERSION.json from an installed libvirt's CPU map.
 
     python3 scripts/make_cpu_table.py FOLDER VERSION [TABLE]
 
@@ -15,7 +15,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from audit.cpu.cpumap import CpuMap, MapFeature, MapModel, ModelSignature
 
-TABLE = Path(__file__).resolve().parent.parent / "audit" / "cpu" / "x86_map.json"
+TABLES = Path(__file__).resolve().parent.parent / "audit" / "cpu"
 
 
 def feature_row(feature: MapFeature) -> str:
@@ -77,7 +77,7 @@ def main() -> None:
     if len(sys.argv) not in (3, 4):
         sys.exit(__doc__)
     folder, version, *table = sys.argv[1:]
-    target = Path(table[0]) if table else TABLE
+    target = Path(table[0]) if table else TABLES / f"x86_map_{version}.json"
     target.write_text(table_text(CpuMap.from_folder(folder, f"libvirt {version}")), "utf-8")
 
 

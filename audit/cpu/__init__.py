@@ -1,8 +1,17 @@
 """libvirt's CPU arithmetic: definitions, the map, baseline, comparison, and what a running guest needs."""
 
 from audit.cpu.arithmetic import as_host, decode, expand, feature_set
-from audit.cpu.baselines import baseline, hypervisor_baseline, plain_baseline, who_removed
-from audit.cpu.comparison import Comparison, Verdict, compare, hypervisor_compare
+from audit.cpu.baselines import baseline, hypervisor_baseline, plain_baseline
+from audit.cpu.comparison import (
+    Comparison,
+    Remedy,
+    Verdict,
+    compare,
+    compare_by_lists,
+    compare_with,
+    hypervisor_compare,
+    remedy,
+)
 from audit.cpu.cpumap import CpuMap, MapModel
 from audit.cpu.crosscheck import CrossCheck, cross_check
 from audit.cpu.definition import (
@@ -13,11 +22,10 @@ from audit.cpu.definition import (
     IncompatibleCpus,
     Kind,
     MaxPhysAddr,
+    NotComputable,
     Topology,
     UnknownCpuName,
     UnreadableInput,
-    from_element,
-    read_cpus,
 )
 from audit.cpu.guest import (
     NotPortable,
@@ -29,14 +37,22 @@ from audit.cpu.guest import (
     required_features,
 )
 from audit.cpu.hypervisor import Hypervisor, HypervisorModel
+from audit.cpu.joint import joint_baseline, lost_features, notes_on
+from audit.cpu.qemucaps import X86
+from audit.cpu.reading import from_element, read_cpus
+from audit.cpu.rules import NEWEST, Rules, rules_of
+from audit.cpu.sources import CpuSource, find_source, read_sources
 
 __all__ = [
+    "NEWEST",
+    "X86",
     "Comparison",
     "CpuDefinition",
     "CpuError",
     "CpuFeature",
     "CpuMap",
     "CpuSignature",
+    "CpuSource",
     "CrossCheck",
     "Hypervisor",
     "HypervisorModel",
@@ -44,10 +60,13 @@ __all__ = [
     "Kind",
     "MapModel",
     "MaxPhysAddr",
+    "NotComputable",
     "NotPortable",
     "NotProvable",
     "Portability",
     "Portable",
+    "Remedy",
+    "Rules",
     "Topology",
     "UnknownCpuName",
     "UnreadableInput",
@@ -55,17 +74,25 @@ __all__ = [
     "as_host",
     "baseline",
     "compare",
+    "compare_by_lists",
+    "compare_with",
     "cross_check",
     "decode",
     "expand",
     "feature_set",
+    "find_source",
     "from_element",
     "hypervisor_baseline",
     "hypervisor_compare",
+    "joint_baseline",
+    "lost_features",
     "missing_on",
+    "notes_on",
     "plain_baseline",
     "psabi_level",
     "read_cpus",
+    "read_sources",
+    "remedy",
     "required_features",
-    "who_removed",
+    "rules_of",
 ]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 from audit.cpu.cpumap import CpuMap, MapModel
 from audit.cpu.definition import (
@@ -19,6 +20,7 @@ from audit.cpu.definition import (
     Kind,
 )
 from audit.cpu.hypervisor import Hypervisor
+from audit.cpu.rules import NEWEST, Rules
 
 # What decoding leaves out of a migratable CPU, in libvirt's own opinion. QEMU's is asked where it gives one.
 _NOT_MIGRATABLE = frozenset({"xsaves", "invtsc"})
@@ -27,6 +29,7 @@ _NOT_MIGRATABLE = frozenset({"xsaves", "invtsc"})
 _BROKEN_TSX = {(6, 60): 99, (6, 69): 99, (6, 70): 99, (6, 63): 4}
 
 
+@lru_cache(maxsize=8192)
 def feature_set(cpu: CpuDefinition, cpu_map: CpuMap) -> frozenset[str]:
     """Features that the definition asks for (libvirt 11.3 cpu_x86.c x86ModelFromCPU, all policies).
 
@@ -72,7 +75,7 @@ class _Candidate:
             listed += [CpuFeature(name, "disable") for name in self.model.removed if name not in named]
         return tuple(listed)
 
-    def score(self, kind: Kind) -> tuple[int, int]:
+    def score(self, kind: Kind, rules: Rules) -> tuple[int, int]:
         """Score and penalty, less is better (libvirt 11.3 cpu_x86.c x86DecodeUseCandidate).
 
         Every disabled feature should cost 2, 3, 4 … on top of its place. libvirt's loop bound shrinks while it
@@ -83,6 +86,8 @@ class _Candidate:
             return required, 0
         extra = sum(name not in self.required and name not in self.disabled for name in self.model.removed)
         disabled = len(self.disabled) + extra
+        if not rules.disabling_costs_extra:
+            return required + disabled, 0
         seen = (disabled + 1) // 2
         penalty = sum(range(2, seen + 2))
         return required + disabled - seen + penalty, penalty
@@ -98,6 +103,7 @@ def decode(
     hypervisor: Hypervisor | None = None,
     preferred: Sequence[str] = (),
     migratable: bool = False,
+    rules: Rules = NEWEST,
 ) -> CpuDefinition:
     """Name the model that fits a set of features best, with what it has too little or too much.
 
@@ -109,16 +115,16 @@ def decode(
         features -= {"hle", "rtm"}
     best: _Candidate | None = None
     for model in reversed(cpu_map.models):
-        candidate = _candidate(features, model, cpu_map, vendor, hypervisor)
+        candidate = _candidate(features, model, cpu_map, vendor, hypervisor, rules)
         if candidate is None or not _decodable(candidate, kind):
             continue
         if len(preferred) == 1 and model.name in preferred:
             best = candidate
             break
-        if best is None or _beats(candidate, best, kind, signature, preferred):
+        if best is None or _beats(candidate, best, kind, signature, preferred, rules):
             best = candidate
     if best is None:
-        raise IncompatibleCpus("Cannot find suitable CPU model for given data")
+        raise IncompatibleCpus("Cannot find suitable CPU model for given data", "unsupported configuration")
     listed = best.features(cpu_map, kind)
     if migratable:
         listed = tuple(feature for feature in listed if feature.name not in _NOT_MIGRATABLE)
@@ -142,6 +148,7 @@ def _candidate(
     cpu_map: CpuMap,
     vendor: str | None,
     hypervisor: Hypervisor | None,
+    rules: Rules,
 ) -> _Candidate | None:
     if vendor and model.vendor and vendor != model.vendor:
         return None
@@ -151,8 +158,8 @@ def _candidate(
         offered = hypervisor.find(model.name)
         if offered is None:
             return None
-        # A blocked feature that the model has is switched off even when the processors all have it.
-        disabled |= (offered.blockers & cpu_map.order.keys()) - required
+        if rules.blockers_are_disabled:  # even a feature of the model that the processors all have
+            disabled |= (offered.blockers & cpu_map.order.keys()) - required
     return _Candidate(model, required, disabled)
 
 
@@ -168,6 +175,7 @@ def _beats(
     kind: Kind,
     signature: CpuSignature | None,
     preferred: Sequence[str],
+    rules: Rules,
 ) -> bool:
     if signature:
         meant, best_meant = (
@@ -175,7 +183,7 @@ def _beats(
         )
         if meant != best_meant:
             return meant
-    (score, penalty), (best_score, best_penalty) = candidate.score(kind), best.score(kind)
+    (score, penalty), (best_score, best_penalty) = candidate.score(kind, rules), best.score(kind, rules)
     return (score, penalty) < (best_score, best_penalty) or (
         candidate.model.name in preferred and penalty < best_penalty
     )

@@ -2,27 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 from audit.cpu.arithmetic import decode, expand, feature_set
 from audit.cpu.cpumap import CpuMap
 from audit.cpu.definition import CpuDefinition, CpuError, IncompatibleCpus, MaxPhysAddr
 from audit.cpu.hypervisor import Hypervisor
+from audit.cpu.rules import NEWEST, Rules
 
 # virsh cpu-baseline leaves out what QEMU never gives to guests (libvirt 11.3 qemu_capabilities.c).
-NEVER_IN_QEMU = frozenset(
-    {
-        "cmt",
-        "mbm_local",
-        "mbm_total",
-        "osxsave",
-        "ospke",
-        "vmx-ept-uc",
-        "vmx-ept-wb",
-        "vmx-invvpid-single-context",
-    }
-)
+_NEVER_IN_QEMU = frozenset({"cmt", "mbm_local", "mbm_total", "osxsave", "ospke"})
+_NEVER_EITHER = frozenset({"vmx-ept-uc", "vmx-ept-wb", "vmx-invvpid-single-context"})
 
 
 def baseline(
@@ -32,6 +23,7 @@ def baseline(
     hypervisor: Hypervisor | None = None,
     allowed: frozenset[str] | None = None,
     migratable: bool = False,
+    rules: Rules = NEWEST,
 ) -> CpuDefinition:
     """Give the best definition of what all CPUs have in common (libvirt 11.3 cpu_x86.c virCPUx86Baseline).
 
@@ -48,7 +40,15 @@ def baseline(
         common &= allowed
     if not common:
         raise IncompatibleCpus("CPUs are incompatible")
-    result = decode(common, cpu_map, vendor=vendor, hypervisor=hypervisor, preferred=preferred, migratable=migratable)
+    result = decode(
+        common,
+        cpu_map,
+        vendor=vendor,
+        hypervisor=hypervisor,
+        preferred=preferred,
+        migratable=migratable,
+        rules=rules,
+    )
     return replace(
         result,
         fallback="forbid" if preferred == [result.model] else "allow",
@@ -57,16 +57,26 @@ def baseline(
     )
 
 
+def never_in_qemu(rules: Rules = NEWEST) -> frozenset[str]:
+    """Features that `virsh cpu-baseline` leaves out, because no QEMU gives them to guests."""
+    return _NEVER_IN_QEMU | _NEVER_EITHER if rules.three_more_unsupported else _NEVER_IN_QEMU
+
+
 def plain_baseline(
-    cpus: Sequence[CpuDefinition], cpu_map: CpuMap, *, features: bool = False, migratable: bool = False
+    cpus: Sequence[CpuDefinition],
+    cpu_map: CpuMap,
+    *,
+    features: bool = False,
+    migratable: bool = False,
+    rules: Rules = NEWEST,
 ) -> CpuDefinition:
     """Compute `virsh cpu-baseline` (virConnectBaselineCPU), which depends on no host.
 
     The CPUs are hosts' definitions (read them with kind="host"). Raises as baseline does.
     Source: libvirt 11.3 qemu_driver.c qemuConnectBaselineCPU.
     """
-    result = baseline(cpus, cpu_map, migratable=migratable)
-    kept = tuple(feature for feature in result.features if feature.name not in NEVER_IN_QEMU)
+    result = baseline(cpus, cpu_map, migratable=migratable, rules=rules)
+    kept = tuple(feature for feature in result.features if feature.name not in never_in_qemu(rules))
     result = replace(result, features=kept)
     return expand(result, cpu_map) if features else result
 
@@ -78,46 +88,23 @@ def hypervisor_baseline(
     *,
     features: bool = False,
     migratable: bool = False,
+    rules: Rules = NEWEST,
 ) -> CpuDefinition:
     """Compute `virsh hypervisor-cpu-baseline [--features] [--migratable]`.
 
     libvirt's answer depends on the host that it is asked on; here `hypervisor` stands for that host, or for several at
-    once (Hypervisor.common). Without one: a current QEMU that knows every model and can run it.
-    Raises as baseline does. Source: libvirt 11.3 qemu_driver.c qemuConnectBaselineHypervisorCPU.
+    once (Hypervisor.common), and `rules` for its libvirt. Without one: a current QEMU that knows every model and can
+    run it. Raises as baseline does. Source: libvirt 11.3 qemu_driver.c qemuConnectBaselineHypervisorCPU.
     """
     allowed = hypervisor.features if hypervisor else None
-    if migratable:
-        local = hypervisor.not_migratable if hypervisor else frozenset({"invtsc"})
+    local = hypervisor.not_migratable if hypervisor else frozenset({"invtsc"})
+    if migratable and local is not None:
         allowed = (frozenset(cpu_map.order) if allowed is None else allowed) - local
-    result = baseline(cpus, cpu_map, hypervisor=hypervisor, allowed=allowed)
-    result = replace(result, fallback="forbid", maxphysaddr=_narrowest(cpus))
+    by_libvirts_list = migratable and local is None
+    result = baseline(cpus, cpu_map, hypervisor=hypervisor, allowed=allowed, migratable=by_libvirts_list, rules=rules)
+    width = _narrowest(cpus) if rules.baseline_has_address_bits else None
+    result = replace(result, fallback="forbid", maxphysaddr=width)
     return expand(result, cpu_map) if features else result
-
-
-def who_removed(
-    cpus_by_host: Mapping[str, CpuDefinition],
-    baseline_cpu: CpuDefinition,
-    cpu_map: CpuMap,
-    hypervisors: Mapping[str, Hypervisor] | None = None,
-) -> dict[str, tuple[str, ...]]:
-    """Say for each feature that some host offers and the baseline lacks, which hosts lack or block it.
-
-    Map order; hosts in the order given. An empty tuple: no host's fault (not migratable, unknown to QEMU).
-    Raises UnknownCpuName.
-    """
-    offered = {host: feature_set(cpu, cpu_map) for host, cpu in cpus_by_host.items()}
-    blocked = {
-        host: model.blockers
-        for host, hypervisor in (hypervisors or {}).items()
-        if baseline_cpu.model and (model := hypervisor.find(baseline_cpu.model))
-    }
-    lost = frozenset[str]().union(*offered.values()) - feature_set(baseline_cpu, cpu_map)
-    return {
-        name: tuple(
-            host for host, features in offered.items() if name not in features or name in blocked.get(host, frozenset())
-        )
-        for name in cpu_map.sorted(lost)
-    }
 
 
 def _model_name(cpu: CpuDefinition, index: int) -> str:

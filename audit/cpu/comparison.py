@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from audit.cpu.arithmetic import expand, feature_set, features_with
+from audit.cpu.baselines import hypervisor_baseline
 from audit.cpu.cpumap import CpuMap
-from audit.cpu.definition import CpuDefinition, CpuError
+from audit.cpu.definition import CpuDefinition, CpuError, CpuFeature
 from audit.cpu.hypervisor import Hypervisor
-
-# Since then a model without <check partial='compat'/> is judged by the hypervisor's blockers.
-_BLOCKERS_DECIDE_SINCE = (10, 10, 0)
+from audit.cpu.qemucaps import X86
+from audit.cpu.rules import NEWEST, Rules
+from audit.cpu.sources import CpuSource
 
 
 class Verdict(StrEnum):
@@ -21,11 +22,13 @@ class Verdict(StrEnum):
     IDENTICAL = "identical"
     SUPERSET = "superset"
     INCOMPATIBLE = "incompatible"
+    UNKNOWN = "unknown"
+    """Not libvirt's: what is at hand proves neither."""
 
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """libvirt's word, the features that the host lacks, and libvirt's reason for an `incompatible`."""
+    """libvirt's word, the features that the host lacks, and the reason for an `incompatible` or `unknown`."""
 
     verdict: Verdict
     missing: tuple[str, ...] = ()
@@ -64,7 +67,7 @@ def hypervisor_compare(
     cpu: CpuDefinition,
     cpu_map: CpuMap,
     hypervisor: Hypervisor | None = None,
-    libvirt_version: tuple[int, int, int] = (11, 3, 0),
+    rules: Rules = NEWEST,
 ) -> Comparison:
     """Compare as `virsh hypervisor-cpu-compare` does on the host whose domcapabilities give `host_model`.
 
@@ -75,7 +78,7 @@ def hypervisor_compare(
     if host_model.fallback != "forbid":
         raise CpuError("QEMU does not support reporting CPU model for hypervisor")
     offered = hypervisor.find(cpu.model) if hypervisor and cpu.model else None
-    if libvirt_version < _BLOCKERS_DECIDE_SINCE or offered is None:
+    if not rules.blockers_decide or offered is None:
         return compare(host_model, cpu, cpu_map)
     only_disables = cpu.kind == "guest" and len(cpu.named("disable")) == len(cpu.features)
     if offered.usable == "yes" and (only_disables or not cpu.features):
@@ -87,6 +90,80 @@ def hypervisor_compare(
     if cpu.kind == "guest":
         missing |= cpu.named("require") - expand(host_model, cpu_map).named("require")
     return _lacking(sorted(missing)) if missing else Comparison(Verdict.SUPERSET)
+
+
+def compare_with(target: CpuSource, cpu: CpuDefinition, cpu_map: CpuMap) -> Comparison:
+    """Compare as virsh does on the target: by its hypervisor where the source tells of one, else by the CPU alone.
+
+    Raises UnknownCpuName, CpuError.
+    """
+    if target.arch not in X86:
+        return compare_by_lists(target.cpu, cpu, target.hypervisor, target.arch)
+    if target.hypervisor is None:
+        return compare(target.cpu, cpu, cpu_map)
+    return hypervisor_compare(target.cpu, cpu, cpu_map, target.hypervisor, target.rules)
+
+
+def compare_by_lists(
+    host_model: CpuDefinition, cpu: CpuDefinition, hypervisor: Hypervisor | None, arch: str
+) -> Comparison:
+    """Compare where only QEMU knows what a model contains (s390x, POWER, ARM): by what the definitions list.
+
+    Of equal models the lists decide. Of unequal ones the target must call the model usable, and list everything that
+    the CPU lists; what it does not list its own model may contain, so that nothing follows.
+    """
+    wanted, offered = cpu.named("require", "force"), host_model.named("require", "force")
+    missing = sorted(wanted - offered)
+    if cpu.model and cpu.model == host_model.model:
+        if missing:
+            return _lacking(missing)
+        return Comparison(Verdict.SUPERSET if offered - wanted else Verdict.IDENTICAL)
+    found = hypervisor.find(cpu.model) if hypervisor and cpu.model else None
+    if hypervisor and cpu.model and found is None:
+        return _incompatible(f"QEMU there does not know the model {cpu.model}")
+    if found and found.usable == "no" and (blocked := sorted(found.blockers - cpu.named("disable"))):
+        return _lacking(blocked)
+    if found and found.usable == "yes" and not missing:
+        return Comparison(Verdict.SUPERSET)
+    return Comparison(
+        Verdict.UNKNOWN, reason=f"only QEMU can compare the {arch} models {cpu.model} and {host_model.model}"
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Remedy:
+    """What would make an incompatible CPU pass. `cpu`: a definition that does, None where there is none."""
+
+    words: str
+    cpu: CpuDefinition | None = None
+
+
+def remedy(target: CpuSource, cpu: CpuDefinition, cpu_map: CpuMap) -> Remedy:
+    """Find the smallest change that lets the CPU pass on the target: switch off what is missing, else another model.
+
+    Every definition that is proposed was compared. Raises UnknownCpuName.
+    """
+    if target.arch not in X86:
+        return Remedy("nothing that could be proved: only QEMU knows what the models contain")
+    missing = compare_with(target, cpu, cpu_map).missing
+    if missing:
+        off = {name: CpuFeature(name, "disable") for name in missing}
+        kept = [feature for feature in cpu.features if feature.name not in off]
+        smaller = replace(cpu, kind="guest", arch=None, features=(*kept, *off.values()))
+        if _passes(target, smaller, cpu_map):
+            return Remedy(f"switch off {', '.join(missing)}", smaller)
+    try:
+        common = hypervisor_baseline([cpu, target.cpu], cpu_map, target.hypervisor, rules=target.rules)
+    except CpuError as error:
+        return Remedy(f"no definition does: {error}")
+    if not _passes(target, common, cpu_map):
+        return Remedy("no definition was found that does")
+    lost = cpu_map.sorted(feature_set(cpu, cpu_map) - feature_set(common, cpu_map))
+    return Remedy(f"use {common.model}" + (f", which is without {', '.join(lost)}" if lost else ""), common)
+
+
+def _passes(target: CpuSource, cpu: CpuDefinition, cpu_map: CpuMap) -> bool:
+    return compare_with(target, cpu, cpu_map).verdict in (Verdict.IDENTICAL, Verdict.SUPERSET)
 
 
 def _incompatible(reason: str) -> Comparison:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
@@ -12,9 +13,15 @@ from typing import Any, NamedTuple
 
 from lxml import etree
 
-from audit.cpu.definition import CpuSignature, UnknownCpuName, UnreadableInput, parse_untrusted
+from audit.cpu.definition import CpuSignature, UnknownCpuName, UnreadableInput
+from audit.cpu.reading import parse_untrusted
+from audit.cpu.rules import Version
 
-_TABLE = "x86_map.json"
+CARRIED = ("11.3.0", "9.0.0")
+"""The libvirt releases whose maps come with this package, the newest first."""
+_LOCAL = Path("/usr/share/libvirt/cpu_map")
+_LIBRARY = re.compile(r"libvirt\.so\.0\.(\d+)\.(\d+)")  # 0.11003.0 is libvirt 11.3.0
+_LIBRARIES = (Path("/usr/lib64"), *Path("/usr/lib").glob("*-linux-gnu"), Path("/usr/lib"))
 _LAST_STEPPING = 15
 _REGISTERS = ("eax", "ebx", "ecx", "edx")
 
@@ -131,7 +138,7 @@ class CpuMap:
     def require_vendor(self, name: str) -> str:
         """Return the name if the map knows this vendor; raises UnknownCpuName."""
         if name not in dict(self.vendors):
-            raise UnknownCpuName(f"Unknown CPU vendor {name}")
+            raise UnknownCpuName(f"Unknown CPU vendor {name}", "operation failed")
         return name
 
     def sorted(self, names: Iterable[str]) -> list[str]:
@@ -173,14 +180,34 @@ class CpuMap:
         return cls(tuple(table["vendors"].items()), tuple(features), tuple(models.values()), table["version"])
 
     @classmethod
-    def carried(cls) -> CpuMap:
-        """Give the map that comes with this package (its `version` says whose)."""
-        return _carried()
+    def carried(cls, release: str = CARRIED[0]) -> CpuMap:
+        """Give a map that comes with this package; `release` is one of CARRIED."""
+        return _carried(release)
+
+    @classmethod
+    def local(cls) -> CpuMap | None:
+        """Give the map of the libvirt that is installed on this machine; None where there is none that can be read."""
+        found = [_LIBRARY.fullmatch(file.name) for folder in _LIBRARIES for file in folder.glob("libvirt.so.0.*")]
+        releases = [(*divmod(int(match[1]), 1000), int(match[2])) for match in found if match]
+        if not releases:
+            return None
+        release = ".".join(map(str, max(releases)))
+        try:
+            return cls.from_folder(_LOCAL, f"libvirt {release}, installed here")
+        except UnreadableInput:
+            return None
+
+    @property
+    def release(self) -> Version:
+        """The libvirt release that the map's `version` names; zeros where it names none."""
+        found = re.search(r"libvirt (\d+)\.(\d+)\.(\d+)", self.version)
+        return (int(found[1]), int(found[2]), int(found[3])) if found else (0, 0, 0)
 
 
 @cache
-def _carried() -> CpuMap:
-    return CpuMap.from_table(json.loads(files("audit.cpu").joinpath(_TABLE).read_text("utf-8")))
+def _carried(release: str) -> CpuMap:
+    text = files("audit.cpu").joinpath(f"x86_map_{release}.json").read_text("utf-8")
+    return CpuMap.from_table(json.loads(text))
 
 
 def _included(contents: Mapping[str, bytes]) -> Iterable[etree._Element]:

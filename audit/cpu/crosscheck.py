@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from audit.cpu.arithmetic import decode, feature_set
-from audit.cpu.baselines import NEVER_IN_QEMU, plain_baseline
+from audit.cpu.baselines import never_in_qemu, plain_baseline
 from audit.cpu.cpumap import CpuMap
-from audit.cpu.definition import CpuDefinition, CpuError, read_cpus
+from audit.cpu.definition import CpuDefinition, CpuError
+from audit.cpu.reading import read_cpus
 
 # The test driver computes with the library's own code, and needs no daemon.
 _CONNECTIONS = ("qemu:///system", "test:///default")
@@ -87,7 +88,7 @@ def _answer(ask: Callable[[], str], refused: type[Exception]) -> _Answer:
     except refused as error:
         return _Answer(refusal=str(error))
     # The test driver keeps features that QEMU's driver, and this engine, leave out.
-    return _Answer(cpu.model, cpu.named("require") - NEVER_IN_QEMU)
+    return _Answer(cpu.model, cpu.named("require") - never_in_qemu())
 
 
 def _judge(mine: _Answer, theirs: _Answer, version: str, count: int) -> CrossCheck:

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import cast
+from typing import NamedTuple
 
 from lxml import etree
 
-from audit.cpu.definition import UnreadableInput, parse_untrusted
+from audit.cpu.definition import UnreadableInput
+from audit.cpu.reading import parse_untrusted
 
 
-@dataclass(frozen=True, slots=True)
-class HypervisorModel:
+class HypervisorModel(NamedTuple):
     """A model that the hypervisor offers; `usable` is yes, no or unknown.
 
     `blockers`: features of the hypervisor's own idea of the model that this host cannot give.
@@ -28,37 +28,43 @@ class Hypervisor:
     """The CPU side of one QEMU on one host, or what several have in common.
 
     `features`: names it knows (available or not); None = all of the map.
-    `not_migratable`: of these, what it refuses to migrate; current QEMU: invtsc alone.
+    `not_migratable`: of these, what it refuses to migrate; current QEMU: invtsc alone. None: it does not say, and
+    libvirt goes by its own list.
     """
 
     models: tuple[HypervisorModel, ...]
     features: frozenset[str] | None = None
-    not_migratable: frozenset[str] = field(default=frozenset({"invtsc"}))
+    not_migratable: frozenset[str] | None = field(default=frozenset({"invtsc"}))
 
     def find(self, name: str) -> HypervisorModel | None:
         """Look up a model by name."""
         return next((model for model in self.models if model.name == name), None)
 
     @classmethod
-    def from_domcapabilities(cls, source: str | bytes) -> Hypervisor:
+    def from_domcapabilities(cls, source: str | bytes | etree._Element) -> Hypervisor:
         """Read the custom mode of `virsh domcapabilities`.
 
-        Before libvirt 10.9 an unusable model's blockers are not listed, and count as none.
+        Before libvirt 10.9 an unusable model's blockers are not listed, and count as none (`unlisted_blockers`).
         Raises UnreadableInput, also when the document offers no named models.
         """
-        root = parse_untrusted(source)
-        places = cast(Sequence[etree._Element], root.xpath("/domainCapabilities/cpu/mode[@name='custom']"))
-        if not places:
+        root = source if isinstance(source, etree._Element) else parse_untrusted(source)
+        custom = root.find("cpu/mode[@name='custom']") if root.tag == "domainCapabilities" else None
+        if custom is None:
             raise UnreadableInput("the input does not contain any domain capabilities XML with CPU models")
         blockers = {
             node.get("model"): frozenset(feature.get("name", "") for feature in node.findall("feature"))
-            for node in places[0].findall("blockers")
+            for node in custom.findall("blockers")
         }
         models = tuple(
             HypervisorModel(node.text or "", node.get("usable", "unknown"), blockers.get(node.text, frozenset()))
-            for node in places[0].findall("model")
+            for node in custom.findall("model")
         )
         return cls(models)
+
+    def unlisted_blockers(self, model: str) -> bool:
+        """Whether the model cannot be used for a reason that was not told."""
+        found = self.find(model)
+        return found is not None and found.usable == "no" and not found.blockers
 
     @classmethod
     def common(cls, hypervisors: Iterable[Hypervisor]) -> Hypervisor:
@@ -85,7 +91,8 @@ def _meet(one: Hypervisor, other: Hypervisor) -> Hypervisor:
         features = other.features if one.features is None else one.features
     else:
         features = one.features & other.features
-    return Hypervisor(models, features, one.not_migratable | other.not_migratable)
+    told = [hypervisor.not_migratable for hypervisor in (one, other) if hypervisor.not_migratable is not None]
+    return Hypervisor(models, features, frozenset[str]().union(*told) if told else None)
 
 
 def _worse(one: str, other: str) -> str:

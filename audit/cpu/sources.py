@@ -1,0 +1,118 @@
+"""Where CPU definitions come from: the files that virsh reads, QEMU's capabilities in libvirt's cache, audited hosts."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import PurePath
+
+from lxml import etree
+
+from audit.cpu import qemucaps
+from audit.cpu.cpumap import CpuMap
+from audit.cpu.definition import CpuDefinition, CpuError, UnreadableInput
+from audit.cpu.hypervisor import Hypervisor
+from audit.cpu.reading import find_places, from_place
+from audit.cpu.rules import Rules, Version, rules_of
+
+
+@dataclass(frozen=True, slots=True)
+class CpuSource:
+    """One CPU and what is known of the host that it stands for."""
+
+    name: str
+    """The host's name, or the file's, numbered where a file has several."""
+    cpu: CpuDefinition
+    hypervisor: Hypervisor | None = None
+    """Its QEMU's models; None: a bare `<cpu>`, of a hypervisor that knows every model and blocks none."""
+    arch: str = "x86_64"
+    libvirt: Version | None = None
+    """The version of its libvirt, or the oldest that prints such a document."""
+    cpu_map: CpuMap | None = None
+    """Its libvirt's own map, where there is evidence of it."""
+
+    @property
+    def rules(self) -> Rules:
+        """The rules that its libvirt goes by."""
+        return rules_of(self.libvirt)
+
+
+def read_sources(text: str | bytes, name: str, cpu_map: CpuMap) -> list[CpuSource]:
+    """Read every CPU of a file, in document order, each with its hypervisor where the document tells of one.
+
+    `cpu_map` decodes the host-models of capabilities caches. Raises UnreadableInput, naming the file.
+    """
+    try:
+        places = find_places(text)
+        found = [_source(place, name, cpu_map) for place in places]
+    except CpuError as error:
+        raise UnreadableInput(f"{name}: {error}") from error
+    if len(found) == 1:
+        return found
+    return [replace(source, name=f"{name}#{number}") for number, source in enumerate(found, 1)]
+
+
+def find_source(sources: Sequence[CpuSource], wanted: str) -> CpuSource:
+    """The one that is meant by a host's name, a file's path, its name, or its name without `.xml`.
+
+    Raises UnreadableInput when it is none or more than one.
+    """
+    spellings = (lambda name: name, lambda name: PurePath(name).name, lambda name: PurePath(name).stem)
+    for spelled in spellings:
+        found = [source for source in sources if spelled(source.name) == wanted]
+        if len(found) == 1:
+            return found[0]
+        if found:
+            raise UnreadableInput(f"{wanted} is more than one of the sources: {_names(found)}")
+    raise UnreadableInput(f"{wanted} is none of the sources: {_names(sources)}")
+
+
+def _names(sources: Sequence[CpuSource]) -> str:
+    shown = [
+        name if count == 1 else f"{name} ({count} times)" for name, count in Counter(s.name for s in sources).items()
+    ]
+    return ", ".join(shown[:12]) + (f" and {len(shown) - 12} more" if len(shown) > 12 else "")
+
+
+def _source(place: etree._Element, name: str, cpu_map: CpuMap) -> CpuSource:
+    if place.tag == "qemuCaps":
+        return _of_cache(place, name, cpu_map)
+    cpu = from_place(place)
+    document = place.getparent().getparent() if place.tag == "mode" and place.getparent().tag == "cpu" else None  # type: ignore[union-attr]
+    if document is None:
+        return CpuSource(name, cpu, arch=_arch_of(place, cpu))
+    offered = (
+        Hypervisor.from_domcapabilities(document) if document.find("cpu/mode[@name='custom']") is not None else None
+    )
+    return CpuSource(name, cpu, offered, document.findtext("arch") or "x86_64", _oldest_libvirt(document))
+
+
+def _of_cache(caps: etree._Element, name: str, cpu_map: CpuMap) -> CpuSource:
+    accel, version = qemucaps.accelerator(caps), qemucaps.libvirt_version(caps)
+    arch = caps.findtext("arch") or ""
+    cpu = qemucaps.host_model(caps, accel, cpu_map, rules_of(version))
+    if cpu is None:
+        raise UnreadableInput(f"libvirt has no host-model for {arch}")
+    return CpuSource(name, cpu, qemucaps.hypervisor(caps, accel), arch, version)
+
+
+def _arch_of(place: etree._Element, cpu: CpuDefinition) -> str:
+    """A guest's `<cpu>` names no architecture, its domain does; alone it is taken for x86, as most are."""
+    domain = place.getparent()
+    kind = domain.find("os/type") if domain is not None and domain.tag == "domain" else None
+    return cpu.arch or (kind.get("arch", "") if kind is not None else "") or "x86_64"
+
+
+def _oldest_libvirt(domcapabilities: etree._Element) -> Version | None:
+    """What a document gives away of the libvirt that printed it; None: older than any that matters here, or QEMU is."""
+    custom = domcapabilities.find("cpu/mode[@name='custom']")
+    if custom is None:
+        return None
+    if custom.find("model[@canonical]") is not None:
+        return (10, 10, 0)
+    if custom.find("blockers") is not None:
+        return (10, 9, 0)
+    if domcapabilities.find("cpu/mode[@name='host-model']/maxphysaddr") is not None:
+        return (9, 5, 0)
+    return (8, 9, 0) if custom.find("model[@vendor]") is not None else (8, 4, 0)
