@@ -1,28 +1,34 @@
 """The CPU baseline of each cluster: what `virsh hypervisor-cpu-baseline` would print for its hosts, and who took what.
 
 libvirt's own answer depends on the host that it is asked on; here the models and blockers of every host count, so that
-the result starts on all of them. The arithmetic is `audit.cpu`'s.
+the result starts on all of them. The arithmetic is `audit.cpu`'s, the advice around it `audit.advice`'s.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple
 
-from audit.cpu import CpuDefinition, CpuError, CpuMap, Hypervisor, hypervisor_baseline, who_removed
+from audit.advice import FACTS as FACTS
+from audit.advice import advice_on
+from audit.cpu import CpuDefinition, CpuError, CpuMap, CpuSource, joint_baseline, lost_features, notes_on
 from audit.cpu.crosscheck import CrossCheck
 from audit.evidence import Bundle
 from audit.facts.base import Facts, Unavailable
-from audit.facts.cpu import X86
 from audit.facts.cpu_map import CpuMapFiles, cpu_map_files
 from audit.facts.guest_source import read_guests
 from audit.facts.host_models import DomainCapabilities, HostModels
 from audit.facts.versions import Libvirt
+from audit.inventory import Inventory
 from audit.results import Baseline
-
-FACTS = (HostModels, CpuMapFiles, Libvirt)
-"""What a baseline is computed from."""
 
 CrossChecker = Callable[[Sequence[CpuDefinition], CpuMap], CrossCheck]
 
-Offers = dict[str, DomainCapabilities]
+
+class Told(NamedTuple):
+    """What a cluster's hosts told of what they can give to guests of one virttype, and why some told nothing."""
+
+    virttype: str
+    sources: tuple[CpuSource, ...]
+    missing: dict[str, str]
 
 
 def cluster_baselines(
@@ -32,60 +38,87 @@ def cluster_baselines(
 
     Judged for KVM; where no host has it, for software emulation.
     """
-    virttype, offers, missing = _best_offers(hosts, facts)
-    cpu_map, engine = newest_map(facts, hosts)
+    told = _told(hosts, facts)
+    cpu_map, engine = newest_map(host_maps(facts, hosts).values())
     return [
-        _baseline(cluster, virttype, group, missing, cpu_map, engine, cross_check) for group in _by_vendor(offers)
-    ] or [_none(cluster, hosts, missing, virttype, engine)]
+        _baseline(cluster, Told(told.virttype, group, told.missing), cpu_map, engine, facts, cross_check)
+        for group in _by_vendor(told.sources)
+    ] or [_none(cluster, hosts, told, engine)]
 
 
-def bundle_cpus(bundle: Bundle) -> tuple[list[CpuDefinition], list[Hypervisor]]:
-    """What the bundle's hosts can give to KVM guests (without KVM: to emulated ones), as definitions and models.
+class Cluster(NamedTuple):
+    """A cluster of a bundle."""
+
+    name: str
+    hosts: tuple[str, ...]
+    facts: Facts
+
+
+def find_cluster(bundle: Bundle, name: str | None) -> Cluster:
+    """The bundle's cluster of that name; without one, the only one. Raises `CpuError` when that leaves a choice."""
+    clusters = {
+        one.name: tuple(host.name for host in one.hosts) for one in Inventory.from_json(bundle.inventory).clusters
+    }
+    if name is None and len(clusters) == 1:
+        [name] = clusters
+    if name not in clusters:
+        known = ", ".join(sorted(clusters))
+        raise CpuError(f"no cluster {name}: there is {known}" if name else f"name one of the clusters: {known}")
+    return Cluster(name, clusters[name], Facts(bundle.hosts, read_guests))
+
+
+def cluster_sources(cluster: Cluster) -> tuple[CpuSource, ...]:
+    """What the cluster's hosts can give to KVM guests (without KVM: to emulated ones).
 
     Raises `CpuError` when a host did not tell: a baseline without it would not be one.
     """
-    facts = Facts(bundle.hosts, read_guests)
-    _, offers, missing = _best_offers(sorted(bundle.hosts), facts)
-    if missing:
-        host, why = next(iter(missing.items()))
+    told = _told(cluster.hosts, cluster.facts)
+    if told.missing:
+        host, why = next(iter(told.missing.items()))
         raise CpuError(f"{host}: {why}")
-    return (
-        [offer.host_model for offer in offers.values() if offer.host_model],
-        [offer.hypervisor for offer in offers.values() if offer.hypervisor],
-    )
+    return told.sources
 
 
-def newest_map(facts: Facts, hosts: Sequence[str]) -> tuple[CpuMap, str]:
-    """The CPU map of the newest libvirt among the hosts, else the carried table; and what to call it."""
-    found: list[tuple[tuple[int, ...], CpuMap, str]] = []
-    for host, _ in facts.each(hosts, CpuMapFiles):
+def host_maps(facts: Facts, hosts: Sequence[str]) -> dict[str, CpuMap]:
+    """The CPU maps of the hosts' own libvirts, as far as there is evidence of them; equal ones were fetched once."""
+    by_digest: dict[str, CpuMap] = {}
+    for host, names in facts.each(hosts, CpuMapFiles):
         libvirt = facts.of(host, Libvirt)
+        version = "" if isinstance(libvirt, Unavailable) else f"libvirt {libvirt.daemon} on {host}"
         try:
-            cpu_map = CpuMap.from_files(cpu_map_files(facts.said(host)))
+            by_digest.setdefault(names.digest or "", CpuMap.from_files(cpu_map_files(facts.said(host)), version))
         except (Unavailable, CpuError):
             continue  # fetched from another host, absent, or damaged there: the next one serves as well
-        if not isinstance(libvirt, Unavailable):
-            found.append((tuple(libvirt.daemon), cpu_map, f"CPU map of libvirt {libvirt.daemon} on {host}"))
-    if not found:
-        carried = CpuMap.carried()
-        return carried, f"carried CPU map ({carried.version})"
-    _, cpu_map, name = max(found, key=lambda entry: entry[0])
-    return cpu_map, name
+    digests = {host: names.digest for host, names in facts.each(hosts, CpuMapFiles) if names.digest}
+    return {host: by_digest[digest] for host, digest in digests.items() if digest in by_digest}
 
 
-def _best_offers(hosts: Sequence[str], facts: Facts) -> tuple[str, Offers, dict[str, str]]:
+def newest_map(own: Iterable[CpuMap], local: CpuMap | None = None) -> tuple[CpuMap, str]:
+    """The map of the newest libvirt among the audited hosts', the local one and the carried table; what to call it.
+
+    Of equally new ones the hosts' own comes first. The results of a run never depend on the local one.
+    """
+    carried = CpuMap.carried()
+    found = [*own, *([local] if local else []), carried]
+    newest = max(found, key=lambda one: one.release)
+    return newest, f"carried CPU map ({carried.version})" if newest is carried else f"CPU map of {newest.version}"
+
+
+def _told(hosts: Sequence[str], facts: Facts) -> Told:
     """For KVM guests; where no host offers that, for emulated ones, unless none offers those either."""
     kvm = _offers("kvm", hosts, facts)
-    qemu = kvm if kvm[0] else _offers("qemu", hosts, facts)
-    return ("kvm", *kvm) if kvm[0] or not qemu[0] else ("qemu", *qemu)
+    qemu = kvm if kvm.sources else _offers("qemu", hosts, facts)
+    return kvm if kvm.sources or not qemu.sources else qemu
 
 
-def _offers(virttype: str, hosts: Sequence[str], facts: Facts) -> tuple[Offers, dict[str, str]]:
-    """What each host can give to a guest of that virttype, and why some can give nothing."""
-    offers: Offers = {}
+def _offers(virttype: str, hosts: Sequence[str], facts: Facts) -> Told:
+    """What each host can give to a guest of that virttype."""
+    sources: list[CpuSource] = []
     missing: dict[str, str] = {}
+    maps = host_maps(facts, hosts)
     for host in hosts:
         models = facts.of(host, HostModels)
+        libvirt = facts.of(host, Libvirt)
         try:
             if isinstance(models, Unavailable):
                 raise models
@@ -98,39 +131,27 @@ def _offers(virttype: str, hosts: Sequence[str], facts: Facts) -> tuple[Offers, 
         elif offer.host_model is None:
             missing[host] = f"{offer.emulator} offers no host-model for {virttype} {offer.arch}"
         else:
-            offers[host] = offer
-    return offers, missing
+            version = None if isinstance(libvirt, Unavailable) else libvirt.daemon
+            sources.append(CpuSource(host, offer.host_model, offer.hypervisor, offer.arch, version, maps.get(host)))
+    return Told(virttype, tuple(sources), missing)
 
 
-def _by_vendor(offers: Offers) -> list[Offers]:
-    groups: dict[str | None, Offers] = {}
-    for host, offer in offers.items():
-        assert offer.host_model is not None, "offers have one"
-        groups.setdefault(offer.host_model.vendor, {})[host] = offer
-    return list(groups.values())
+def _by_vendor(sources: Sequence[CpuSource]) -> list[tuple[CpuSource, ...]]:
+    groups: dict[str | None, list[CpuSource]] = {}
+    for source in sources:
+        groups.setdefault(source.cpu.vendor, []).append(source)
+    return [tuple(group) for group in groups.values()]
 
 
 def _baseline(
-    cluster: str,
-    virttype: str,
-    offers: Offers,
-    missing: dict[str, str],
-    cpu_map: CpuMap,
-    engine: str,
-    cross_check: CrossChecker | None,
+    cluster: str, told: Told, cpu_map: CpuMap, engine: str, facts: Facts, cross_check: CrossChecker | None
 ) -> Baseline:
-    cpus = {host: offer.host_model for host, offer in offers.items() if offer.host_model}
-    hypervisors = {host: offer.hypervisor for host, offer in offers.items() if offer.hypervisor}
-    common = Hypervisor.common(hypervisors.values()) if hypervisors else None
-    result = _none(cluster, list(offers), missing, virttype, engine)
-    others = sorted({offer.arch for offer in offers.values()} - X86)
-    if others:
-        result["problem"] = f"baselines are computed for x86 only, and here is {', '.join(others)}: ask libvirt there"
-        return result
+    sources = told.sources
+    result = _none(cluster, [source.name for source in sources], told, engine)
     try:
-        plain = hypervisor_baseline(list(cpus.values()), cpu_map, common)
-        migratable = hypervisor_baseline(list(cpus.values()), cpu_map, common, migratable=True)
-        removed = who_removed(cpus, plain, cpu_map, hypervisors)
+        plain = joint_baseline(sources, cpu_map)
+        migratable = joint_baseline(sources, cpu_map, migratable=True)
+        lost = lost_features(sources, plain, cpu_map)
     except CpuError as error:
         result["problem"] = str(error)
         return result
@@ -139,20 +160,22 @@ def _baseline(
     result["migratable_cpu_xml"] = migratable.to_xml() if migratable != plain else None
     result["model"] = plain.model
     result["vendor"] = plain.vendor
-    result["removed_by"] = {feature: list(by) for feature, by in removed.items()}
+    result["removed_by"] = {feature: list(by) for feature, by in lost.items()}
+    result["notes"] = notes_on(sources, cpu_map, plain, migratable=False)
+    result["advice"] = advice_on(sources, migratable, cpu_map, facts, told.virttype)
     if cross_check:
-        checked = cross_check(list(cpus.values()), cpu_map)
+        checked = cross_check([source.cpu for source in sources], cpu_map)
         who = f"libvirt {checked.libvirt_version}" if checked.libvirt_version else "libvirt"
         result["cross_check"] = f"{who} {checked.status}: {checked.detail}"
     return result
 
 
-def _none(cluster: str, hosts: Sequence[str], missing: dict[str, str], virttype: str, engine: str) -> Baseline:
+def _none(cluster: str, hosts: Sequence[str], told: Told, engine: str) -> Baseline:
     return Baseline(
         cluster=cluster,
-        hosts=[host for host in hosts if host not in missing],
-        missing=missing,
-        virttype=virttype,
+        hosts=[host for host in hosts if host not in told.missing],
+        missing=told.missing,
+        virttype=told.virttype,
         cpu_xml=None,
         migratable_cpu_xml=None,
         model=None,
@@ -161,4 +184,6 @@ def _none(cluster: str, hosts: Sequence[str], missing: dict[str, str], virttype:
         engine=engine,
         removed_by={},
         cross_check="not made: no local libvirt was asked",
+        notes=[],
+        advice=None,
     )

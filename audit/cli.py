@@ -12,13 +12,11 @@ from typing import Any, NoReturn
 import click
 from rich.console import Console
 
+from audit import cli_cpu
 from audit import report as reports
-from audit.baselines import bundle_cpus
 from audit.check import Check
 from audit.collect import collect, probes_of
-from audit.cpu import CpuDefinition, CpuError, CpuMap, Hypervisor, IncompatibleCpus, hypervisor_baseline, read_cpus
-from audit.cpu import Verdict as ComparisonVerdict
-from audit.cpu import compare as compare_cpus
+from audit.cpu import CpuError
 from audit.cpu.crosscheck import cross_check
 from audit.evaluate import EvaluationError, evaluate, needed_facts
 from audit.evidence import Bundle, BundleError
@@ -202,84 +200,10 @@ def _tell(results: Results, written: Sequence[Path]) -> None:
         click.echo(str(path))
 
 
-# CPUs -----------------------------------------------------------------------------------------------------
+# CPUs: the commands are in audit.cli_cpu, for their length --------------------------------------------------
 
-_SOURCE = click.Path(path_type=Path, allow_dash=True)
-_cpu_map = click.option(
-    "--cpu-map", type=click.Path(path_type=Path), help="A libvirt's cpu_map folder to compute with."
-)
-
-
-@commands.command()
-@click.argument(
-    "sources", nargs=-1, required=True, type=click.Path(path_type=Path, allow_dash=True), metavar="SOURCE..."
-)
-@click.option("--features", is_flag=True, help="Also list the features that the model includes.")
-@click.option("--migratable", is_flag=True, help="Leave out features that block migration.")
-@_cpu_map
-def baseline(sources: tuple[Path, ...], features: bool, migratable: bool, cpu_map: Path | None) -> int:
-    """Print the CPU that all CPUs in the sources can give, as `virsh hypervisor-cpu-baseline` prints it.
-
-    A source is a file of <cpu>, <domainCapabilities>, <capabilities> or <domain> elements, `-` for standard input,
-    or a bundle.
-    """
-    cpus: list[CpuDefinition] = []
-    hypervisors: list[Hypervisor] = []
-    for source in sources:
-        more, their = _cpus(source)
-        cpus += more
-        hypervisors += their
-    common = Hypervisor.common(hypervisors) if hypervisors else None
-    try:
-        result = hypervisor_baseline(cpus, _map(cpu_map), common, features=features, migratable=migratable)
-    except IncompatibleCpus as error:
-        click.echo(f"error: {visible(str(error), 1000)}", err=True)
-        return REFUSED
-    click.echo(result.to_xml())
-    return 0
-
-
-@commands.command()
-@click.argument("target", type=_SOURCE, metavar="TARGET-XML")
-@click.argument("cpu", type=_SOURCE, metavar="CPU-XML")
-@_cpu_map
-def compare(target: Path, cpu: Path, cpu_map: Path | None) -> int:
-    """Say whether the target can give that CPU: identical, superset or incompatible, then the missing features."""
-    host, asked = _first(target), _first(cpu)
-    result = compare_cpus(host, asked, _map(cpu_map))
-    click.echo(result.verdict.value)
-    for name in result.missing:
-        click.echo(visible(name))
-    if result.reason and not result.missing:
-        click.echo(f"error: {visible(result.reason, 1000)}", err=True)
-    return REFUSED if result.verdict is ComparisonVerdict.INCOMPATIBLE else 0
-
-
-def _cpus(source: Path) -> tuple[list[CpuDefinition], list[Hypervisor]]:
-    """The CPU definitions of a file, of standard input, or of a bundle's hosts with what their QEMUs know."""
-    if source.is_dir():
-        return bundle_cpus(Bundle.read(source))
-    text = sys.stdin.buffer.read() if str(source) == "-" else _bytes(source)
-    try:
-        return read_cpus(text), []
-    except CpuError as error:
-        raise type(error)(f"{source}: {error}") from error
-
-
-def _first(source: Path) -> CpuDefinition:
-    cpus, _ = _cpus(source)
-    return cpus[0]
-
-
-def _bytes(source: Path) -> bytes:
-    try:
-        return source.read_bytes()
-    except OSError as error:
-        raise click.UsageError(f"{source}: {error.strerror}") from error
-
-
-def _map(folder: Path | None) -> CpuMap:
-    return CpuMap.from_folder(folder) if folder else CpuMap.carried()
+commands.add_command(cli_cpu.baseline)
+commands.add_command(cli_cpu.compare)
 
 
 # Checks ---------------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from audit.baselines import CrossChecker, cluster_baselines
 from audit.check import Check, Parameter, Role, Scope
 from audit.evidence import Bundle, HostEvidence, Probe
 from audit.facts.base import Facts, Guest, GuestFact, HostFact, Unavailable
-from audit.facts.guest import GuestMemory, GuestPinning, GuestState
+from audit.facts.guest import GuestCpu, GuestMachine, GuestMemory, GuestPinning, GuestState
 from audit.facts.guest_source import read_guests
 from audit.inventory import Inventory
 from audit.judge import Judge, Judgements, Subject
@@ -46,6 +46,9 @@ from audit.verdict import (
     unread_route,
 )
 
+GUEST_FACTS = (GuestState, GuestMemory, GuestPinning, GuestCpu, GuestMachine)
+"""What the report reads of guests."""
+
 
 class EvaluationError(Exception):
     """The bundles cannot be judged together."""
@@ -54,9 +57,7 @@ class EvaluationError(Exception):
 def needed_facts(checks: Sequence[Check]) -> tuple[type[HostFact] | type[GuestFact], ...]:
     """The facts that these checks and the report read: what a collection must supply the probes of."""
     of_checks = [kind for check in checks for kind in check.facts]
-    return tuple(
-        dict.fromkeys([*of_checks, *SIDE_BY_SIDE_FACTS, *BASELINE_FACTS, GuestState, GuestMemory, GuestPinning])
-    )
+    return tuple(dict.fromkeys([*of_checks, *SIDE_BY_SIDE_FACTS, *BASELINE_FACTS, *GUEST_FACTS]))
 
 
 def evaluate(

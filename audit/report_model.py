@@ -15,6 +15,14 @@ class Cut(Generic[T]):
 
 
 @dataclass(frozen=True, slots=True)
+class Few(Generic[T]):
+    """A long list of which only some is shown, on screen and on paper; `more`: how much that leaves out."""
+
+    shown: tuple[T, ...]
+    more: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Command:
     """A remedy. `pasteable`: it is a command, shown exactly as it must be typed; else prose. `long`: a script."""
 
@@ -146,6 +154,142 @@ class GuestGroup:
 
 
 @dataclass(frozen=True, slots=True)
+class HeatHead:
+    """A column of the heat map: equal hosts, and what they give guests."""
+
+    hosts: str
+    model: str
+    features: str
+    level: str
+
+
+@dataclass(frozen=True, slots=True)
+class HeatRow:
+    """Features that the same hosts give; which columns, and whether the baseline has them."""
+
+    features: Cut[str]
+    count: int
+    given: tuple[bool, ...]
+    baseline: bool
+
+
+@dataclass(frozen=True, slots=True)
+class HeatMap:
+    """Who gives what: blocks of columns with all rows each. `left_out`: what would not fit, in words."""
+
+    caption: str
+    blocks: tuple[tuple[tuple[HeatHead, ...], tuple[HeatRow, ...]], ...]
+    baseline: HeatHead
+    left_out: str
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """Features that the baseline lacks, the hosts to blame, and per reason: hosts, cause, words."""
+
+    features: Cut[str]
+    count: int
+    hosts: str
+    reasons: Few[tuple[str, str, str]]
+
+
+@dataclass(frozen=True, slots=True)
+class Gain:
+    """What the other hosts would gain without some."""
+
+    hosts: str
+    rest: str
+    """The CPU that the others would have."""
+    features: Cut[str]
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class BarBlock:
+    """A group in the picture of a grouping; lengths in the units of its view box."""
+
+    x: str
+    y: str
+    width: str
+    height: str
+    shade: str
+    """The name of its colour class."""
+    fill: str
+    label: str
+    label_x: str
+    title: str
+
+
+@dataclass(frozen=True, slots=True)
+class Grouping:
+    """A way to group the hosts: what it keeps, its picture, and per group: letter, hosts, what they would have."""
+
+    number: str
+    features: str
+    level: str
+    movable: str
+    best_by: str
+    sentence: str
+    blocks: tuple[BarBlock, ...]
+    groups: tuple[tuple[str, str, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class GuestChange:
+    """How one guest gets the baseline. `diff` is "" when it is too long to show."""
+
+    guest: str
+    file: str
+    diff: str
+    apply: Command
+    undo: Command
+
+
+@dataclass(frozen=True, slots=True)
+class GuestCpu:
+    """Guests of one host that the baseline means the same for. `kind` is the verdict whose colour the effect bears."""
+
+    guests: Cut[str]
+    host: str
+    kind: str
+    effect: str
+    blocked: Few[tuple[str, str]]
+    unproved: Few[tuple[str, str]]
+    loses: Cut[str]
+    lost: int
+    gained: int
+    problem: str
+    changes: tuple[GuestChange, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class GuestCpus:
+    """The guests: all of them in a sentence, those with something to do in lines, the others in a sentence."""
+
+    summary: str
+    rows: tuple[GuestCpu, ...]
+    left_out: str
+    settled: str
+
+
+@dataclass(frozen=True, slots=True)
+class CpuAdvice:
+    """What a baseline costs, and what to do about it."""
+
+    level: str
+    warning: str
+    alike: str
+    """All hosts give guests the same: said in words, then there is no heat map."""
+    heat: HeatMap | None
+    costs: Few[Cost]
+    gains: Few[Gain]
+    groupings: tuple[Grouping, ...]
+    counts_guests: bool
+    guests: GuestCpus | None
+    files: str
+
+
+@dataclass(frozen=True, slots=True)
 class BaselineSection:
     """A cluster's CPU. `xml` is the one to paste."""
 
@@ -164,7 +308,9 @@ class BaselineSection:
     not_migratable: tuple[str, ...]
     """Lines of the plain one that the migratable one lacks."""
     removed: tuple[tuple[str, str, int], ...]
-    """Hosts, the features they lack, how many."""
+    """Hosts, the features they lack, how many; of results without advice, which tells the same and why."""
+    notes: Few[str]
+    advice: CpuAdvice | None
 
 
 @dataclass(frozen=True, slots=True)

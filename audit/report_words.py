@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TypeVar
 
-from audit.report_model import Because, Command, Cut
+from audit.report_model import Because, Command, Cut, Few
 from audit.results import EvidenceRef, HostResult, Pair, Reason
 from audit.text import visible
 
@@ -31,6 +31,7 @@ class Context:
     anchors: dict[str, str]
     names: int
     """As many names stand in one list."""
+    paper: bool = False
 
     def host(self, name: str) -> str:
         """Its short name."""
@@ -108,6 +109,11 @@ def some(names: Sequence[str], limit: int, joint: str = ", ") -> str:
 def cut(items: Sequence[T], shown: int) -> Cut[T]:
     """The first `shown` items apart from the rest, unless that would save one line at most."""
     return Cut(tuple(items)) if len(items) <= shown + 1 else Cut(tuple(items[:shown]), tuple(items[shown:]))
+
+
+def few(items: Sequence[T], shown: int) -> Few[T]:
+    """The first `shown` items, and how many more there are."""
+    return Few(tuple(items)) if len(items) <= shown + 1 else Few(tuple(items[:shown]), len(items) - shown)
 
 
 def short_names(hosts: list[str]) -> dict[str, str]:

@@ -171,6 +171,106 @@ class GuestResult(TypedDict):
     targets: list[TargetResult]
 
 
+class LostFeatures(TypedDict):
+    """Features that the baseline lacks because these hosts lack them, each with one host's reason."""
+
+    features: list[str]
+    hosts: list[str]
+    why: list[dict[str, str]]
+    """Per reason: `hosts` (joined by commas), `cause` (silicon, software, hypervisor, unknown), `words`."""
+
+
+class LeftOutResult(TypedDict):
+    """What the baseline of the rest gains without these hosts, which are equal."""
+
+    hosts: list[str]
+    model: str
+    level: int
+    gained: list[str]
+
+
+class GroupResult(TypedDict):
+    """Hosts that would be a cluster of their own. `model` is null when they have no baseline."""
+
+    hosts: list[str]
+    model: str | None
+    features: int
+    level: int
+    cpu_xml: str | None
+
+
+class SplitResult(TypedDict):
+    """A way to group the hosts. `features` and `level` are averages over the hosts."""
+
+    groups: list[GroupResult]
+    features: float
+    level: float
+    movable: int | None
+    """Guests that could move within their group as they run now; null when no guests are known."""
+    best_by: list[str]
+    """features, level, guests: by which it is the best with that many groups."""
+    exact: bool
+
+
+class FeatureRow(TypedDict):
+    """Features that the same hosts give: one row of the picture of who gives what."""
+
+    features: list[str]
+    given: list[bool]
+    """Per kind of hosts, in the order of `kinds`."""
+    baseline: bool
+
+
+class HostKindResult(TypedDict):
+    """Hosts that give guests the same."""
+
+    hosts: list[str]
+    model: str
+    features: int
+    level: int
+    """The x86-64 level, 1 to 4; 0: below the first."""
+
+
+class GuestCpuAdvice(TypedDict):
+    """What the baseline means for one guest."""
+
+    guest: str
+    uuid: str
+    host: str
+    effect: Literal["has it", "next start", "power cycle", "unknown"]
+    """What it takes until the guest runs with the baseline: nothing (it sees just these features now, and the
+    difference keeps it so at later starts), its next start, or to be shut down and started."""
+    blocked: dict[str, str]
+    """Hosts of the baseline that it cannot move to as it runs now, and what they lack."""
+    unproved: dict[str, str]
+    """Hosts of which that cannot be said, and why."""
+    loses: list[str]
+    gains: list[str]
+    """Features, those that matter most first."""
+    problem: str
+    """Why some of this cannot be said, or why there is no difference to apply."""
+    diff: str
+    """A unified diff of the guest's inactive XML; "" when there is none to apply."""
+    apply: list[str]
+    undo: list[str]
+    """Commands for the guest's host; nothing here runs them."""
+
+
+class Advice(TypedDict):
+    """What the baseline costs, and what to do about it."""
+
+    level: int
+    """The baseline's x86-64 level."""
+    warning: str
+    kinds: list[HostKindResult]
+    matrix: list[FeatureRow]
+    """Features that not all hosts give."""
+    lost: list[LostFeatures]
+    left_out: list[LeftOutResult]
+    splits: list[SplitResult]
+    guests: list[GuestCpuAdvice]
+
+
 class Baseline(TypedDict):
     """The CPU that every host of a cluster can give. `cpu_xml` is what `virsh hypervisor-cpu-baseline` prints."""
 
@@ -190,6 +290,9 @@ class Baseline(TypedDict):
     """Which CPU map it was computed with."""
     removed_by: dict[str, list[str]]
     cross_check: str
+    notes: NotRequired[list[str]]
+    """Where virsh on one of the hosts would say otherwise, and what is not certain."""
+    advice: NotRequired[Advice | None]
 
 
 class Results(TypedDict):

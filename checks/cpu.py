@@ -1,7 +1,6 @@
 """CPUs: can the target give a guest the CPU that it runs with?"""
 
 from collections.abc import Iterator
-from dataclasses import replace
 
 from audit.check import (
     Blocks,
@@ -15,11 +14,10 @@ from audit.check import (
     check,
 )
 from audit.facts.cpu import CAPABILITIES, CPUINFO, X86, CpuIdentity, HostCpu, Microcode, Processor, Smt, Vulnerabilities
-from audit.facts.cpu_fit import CpuDefinition, gap, migratable, running, seen_address_bits
+from audit.facts.cpu_fit import CpuDefinition, gap, migratable, passed_through, running, seen_address_bits
 from audit.facts.cpu_map import CpuMapFiles
 from audit.facts.guest import GuestCpu, GuestMachine
 from audit.facts.host_models import DomainCapabilities, HostModels, Refusal, Request
-from audit.facts.versions import Libvirt, OsRelease, Qemu, Version
 
 _PASSTHROUGH = ("host-passthrough", "maximum")
 _TSC_TOLERANCE_PPM = 250
@@ -221,8 +219,7 @@ def passthrough_provable(
         return
     given = _offer(own, machine).host_model
     if given is not None:
-        whole = given if definition.migratable == "off" else migratable(given)
-        lacking = gap(replace(whole, check="full"), machine.arch, _offer(target, machine), names)
+        lacking = gap(passed_through(definition, given), machine.arch, _offer(target, machine), names)
         if lacking:
             yield Finding(f"all that the source gives to {definition.mode} guests", str(lacking))
             return
@@ -396,29 +393,6 @@ def address_bits_fit(models: Source[HostModels], here: Source[HostCpu], there: T
     seen, given = _address_bits(model, here, there)
     if given < seen:
         yield Finding(f"{seen} physical address bits", f"{given} on the target")
-
-
-@check(
-    severity=Severity.MEDIUM,
-    stage=Stage.START,
-    reference="RHEL-104216; harvester#11615",
-    remedy="Update libvirt on the target, or give the guest one thread per core.",
-)
-def threads_accepted(
-    cpu: GuestCpu, source: Source[Qemu], qemu: Target[Qemu], libvirt: Target[Libvirt], system: Target[OsRelease]
-) -> Iterator[Finding]:
-    """The target's libvirt copes with guests of several threads per core that an older QEMU started.
-
-    QEMU 10 lists the feature ht where QEMU 9 kept silent about it. libvirt up to 11.9 takes that for a changed CPU and
-    refuses the guest ("extra features: ht"). Red Hat has repaired its builds.
-    """
-    threads = cpu.definition.topology.threads if cpu.definition and cpu.definition.topology else 1
-    if not cpu.active or threads == 1 or source.version is None or qemu.version is None:
-        raise NotApplicable("no running guest with several threads per core")
-    if {"rhel", "centos"} & {system.id, *system.id_like}:
-        raise NotApplicable("Red Hat has repaired its libvirt")
-    if source.version.major < 10 <= qemu.version.major and libvirt.daemon < Version(11, 10):
-        yield Finding("libvirt 11.10, or a build with the repair", f"libvirt {libvirt.daemon}")
 
 
 @check(severity=Severity.INFO, reference="RHEL 9 §12.3")

@@ -16,6 +16,7 @@ SCHEMA: dict[str, Any] = json.loads(Path(results.__file__).with_name("results.sc
 SIMPLE: dict[Any, dict[str, Any]] = {
     str: {"type": "string"},
     int: {"type": "integer"},
+    float: {"type": "number"},
     bool: {"type": "boolean"},
     type(None): {"type": "null"},
     Any: {},

@@ -124,7 +124,7 @@ def decode(
         if best is None or _beats(candidate, best, kind, signature, preferred, rules):
             best = candidate
     if best is None:
-        raise IncompatibleCpus("Cannot find suitable CPU model for given data", "unsupported configuration")
+        raise IncompatibleCpus("Cannot find suitable CPU model for given data", "internal error")
     listed = best.features(cpu_map, kind)
     if migratable:
         listed = tuple(feature for feature in listed if feature.name not in _NOT_MIGRATABLE)

@@ -7,12 +7,14 @@ from dataclasses import replace
 
 from audit.cpu.arithmetic import decode, expand, feature_set
 from audit.cpu.cpumap import CpuMap
-from audit.cpu.definition import CpuDefinition, CpuError, IncompatibleCpus, MaxPhysAddr
+from audit.cpu.definition import CpuDefinition, CpuError, IncompatibleCpus, MaxPhysAddr, NotComputable
 from audit.cpu.hypervisor import Hypervisor
+from audit.cpu.qemucaps import X86
 from audit.cpu.rules import NEWEST, Rules
 
 # virsh cpu-baseline leaves out what QEMU never gives to guests (libvirt 11.3 qemu_capabilities.c).
 _NEVER_IN_QEMU = frozenset({"cmt", "mbm_local", "mbm_total", "osxsave", "ospke"})
+_NO_SUPPORT = "this function is not supported by the connection driver"
 _NEVER_EITHER = frozenset({"vmx-ept-uc", "vmx-ept-wb", "vmx-invvpid-single-context"})
 
 
@@ -34,8 +36,7 @@ def baseline(
         raise CpuError("no CPUs given")
     models = [_model_name(cpu, index) for index, cpu in enumerate(cpus)]
     preferred = list(dict.fromkeys(models))
-    vendor = _common_vendor(cpus, cpu_map)
-    common = frozenset.intersection(*(feature_set(cpu, cpu_map) for cpu in cpus))
+    common, vendor = _in_common(cpus, cpu_map)
     if allowed is not None:
         common &= allowed
     if not common:
@@ -72,9 +73,12 @@ def plain_baseline(
 ) -> CpuDefinition:
     """Compute `virsh cpu-baseline` (virConnectBaselineCPU), which depends on no host.
 
-    The CPUs are hosts' definitions (read them with kind="host"). Raises as baseline does.
-    Source: libvirt 11.3 qemu_driver.c qemuConnectBaselineCPU.
+    The CPUs are hosts' definitions (read them with kind="host"). Raises as baseline does; NotComputable where the first
+    CPU, which decides about the architecture, is not x86. Source: libvirt 11.3 qemu_driver.c qemuConnectBaselineCPU.
     """
+    arch = cpus[0].arch if cpus else None
+    if arch not in (None, *X86):
+        raise NotComputable(f"cannot compute baseline CPU of {arch} architecture", _NO_SUPPORT)
     result = baseline(cpus, cpu_map, migratable=migratable, rules=rules)
     kept = tuple(feature for feature in result.features if feature.name not in never_in_qemu(rules))
     result = replace(result, features=kept)
@@ -113,10 +117,15 @@ def _model_name(cpu: CpuDefinition, index: int) -> str:
     return cpu.model
 
 
-def _common_vendor(cpus: Sequence[CpuDefinition], cpu_map: CpuMap) -> str | None:
-    """Find the one vendor of all CPUs; the first CPU's model does not count, as in libvirt."""
+def _in_common(cpus: Sequence[CpuDefinition], cpu_map: CpuMap) -> tuple[frozenset[str], str | None]:
+    """Find the features and the one vendor of all CPUs; the first CPU's model is not asked for its vendor.
+
+    One CPU after the other, as in libvirt, so that of several reasons to refuse the same one is told.
+    """
+    features = feature_set(cpus[0], cpu_map)
     vendor = cpus[0].vendor and cpu_map.require_vendor(cpus[0].vendor)
     for cpu in cpus[1:]:
+        features &= feature_set(cpu, cpu_map)
         model = cpu_map.model(cpu.model or "")
         if cpu.vendor and model.vendor and cpu.vendor != model.vendor:
             raise IncompatibleCpus(f"CPU vendor {model.vendor} of model {model.name} differs from vendor {cpu.vendor}")
@@ -125,7 +134,7 @@ def _common_vendor(cpus: Sequence[CpuDefinition], cpu_map: CpuMap) -> str | None
             vendor = cpu_map.require_vendor(name)
         elif name and name != vendor:
             raise IncompatibleCpus("CPU vendors do not match")
-    return vendor
+    return features, vendor
 
 
 def _narrowest(cpus: Sequence[CpuDefinition]) -> MaxPhysAddr | None:

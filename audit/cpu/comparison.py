@@ -9,7 +9,7 @@ from enum import StrEnum
 from audit.cpu.arithmetic import expand, feature_set, features_with
 from audit.cpu.baselines import hypervisor_baseline
 from audit.cpu.cpumap import CpuMap
-from audit.cpu.definition import CpuDefinition, CpuError, CpuFeature
+from audit.cpu.definition import CpuDefinition, CpuError, CpuFeature, NotComputable
 from audit.cpu.hypervisor import Hypervisor
 from audit.cpu.qemucaps import X86
 from audit.cpu.rules import NEWEST, Rules
@@ -76,7 +76,7 @@ def hypervisor_compare(
     qemu_domain.c qemuDomainCheckCPU, cpu_x86.c virCPUx86CompareUnusable; before 10.10 x86Compute alone.
     """
     if host_model.fallback != "forbid":
-        raise CpuError("QEMU does not support reporting CPU model for hypervisor")
+        raise NotComputable("QEMU does not support reporting CPU model for hypervisor")
     offered = hypervisor.find(cpu.model) if hypervisor and cpu.model else None
     if not rules.blockers_decide or offered is None:
         return compare(host_model, cpu, cpu_map)

@@ -23,6 +23,7 @@ _LOCAL = Path("/usr/share/libvirt/cpu_map")
 _LIBRARY = re.compile(r"libvirt\.so\.0\.(\d+)\.(\d+)")  # 0.11003.0 is libvirt 11.3.0
 _LIBRARIES = (Path("/usr/lib64"), *Path("/usr/lib").glob("*-linux-gnu"), Path("/usr/lib"))
 _LAST_STEPPING = 15
+_ARCH_CAPABILITIES = 0x10A
 _REGISTERS = ("eax", "ebx", "ecx", "edx")
 
 
@@ -114,6 +115,12 @@ class CpuMap:
     def order(self) -> dict[str, int]:
         """Feature name → place in load order."""
         return {feature.name: place for place, feature in enumerate(self.features)}
+
+    @cached_property
+    def arch_capabilities(self) -> frozenset[str]:
+        """What IA32_ARCH_CAPABILITIES says, and the bit that says there is such a register."""
+        in_register = {f.name for f in self.features if (f.bit.source, f.bit.leaf) == ("msr", _ARCH_CAPABILITIES)}
+        return frozenset(in_register | {"arch-capabilities"})
 
     @cached_property
     def _models(self) -> dict[str, MapModel]:

@@ -1,4 +1,4 @@
-"""libvirt's cache of what a QEMU said: `/var/cache/libvirt/qemu/capabilities/*.xml`, and the host-model it makes of it."""
+"""libvirt's cache of what a QEMU said (/var/cache/libvirt/qemu/capabilities/*.xml), and the host-model made of it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from audit.cpu.rules import NEWEST, Rules, Version
 X86 = frozenset({"x86_64", "i686"})
 
 # QEMU's spelling where libvirt has its own (libvirt 11.3 qemu_capabilities.c virQEMUCapsCPUFeaturesX86).
-_NAMES = {
+QEMU_NAMES = {
     "cmp-legacy": "cmp_legacy",
     "ds-cpl": "ds_cpl",
     "fxsr-opt": "fxsr_opt",
@@ -100,7 +100,7 @@ def libvirt_version(caps: etree._Element) -> Version | None:
 
 
 def _libvirts_name(name: str) -> str:
-    return _NAMES.get(name, name)
+    return QEMU_NAMES.get(name, name)
 
 
 def _host(caps: etree._Element, accel: str) -> etree._Element:

@@ -30,6 +30,7 @@ _ARCHITECTURES = re.compile(
     r"|openrisc|parisc(64)?|ppc(64)?(le)?|ppcemb|riscv(32|64)|s390x?|sh4(eb)?|sparc(64)?|unicore32|x86_64|xtensa(eb)?"
 )
 
+_UNSUPPORTED = "unsupported configuration"  # libvirt's category of some refusals, which are not to be told apart
 _NUMBER = re.compile(r"[0-9]{1,10}")
 _XML_DECLARATION = re.compile(r"<[?]xml\s[^>]*[?]>")
 
@@ -62,7 +63,7 @@ def from_element(cpu: etree._Element, kind: Kind | None = None) -> CpuDefinition
         if arch is None:
             raise UnreadableInput("Missing CPU architecture")
         if not _ARCHITECTURES.fullmatch(arch):
-            raise UnreadableInput(f"Unknown architecture {arch}")
+            raise UnreadableInput(f"Unknown architecture {arch}", _UNSUPPORTED)
         if model is None:
             raise UnreadableInput("Missing CPU model name")
     vendor = _text(cpu, "vendor")
@@ -100,7 +101,7 @@ def read_cpus(source: str | bytes, kind: Kind | None = None) -> list[CpuDefiniti
 
 
 def find_places(source: str | bytes, places: str = f"{_CPU_PLACES}|/container/qemuCaps") -> list[etree._Element]:
-    """The elements of a file that state a CPU, in document order; by default QEMU's capabilities in libvirt's cache too.
+    """The elements of a file that state a CPU, in document order; by default also a capabilities cache's.
 
     Raises UnreadableInput, also where there is none.
     """
@@ -170,23 +171,24 @@ def _mode(cpu: etree._Element, kind: Kind) -> str:
     if mode is None:
         return "custom"
     if kind == "host":
-        raise UnreadableInput("Attribute mode is only allowed for guest CPU")
+        raise UnreadableInput("Attribute mode is only allowed for guest CPU", _UNSUPPORTED)
     if mode not in _MODES:
-        raise UnreadableInput(f"Invalid mode attribute '{mode}'")
+        raise UnreadableInput(f"Invalid mode attribute '{mode}'", _UNSUPPORTED)
     return mode
 
 
 def _migratable(cpu: etree._Element, mode: str) -> str | None:
     value = _choice(cpu, "migratable", ("on", "off"))
     if value and mode not in ("host-passthrough", "maximum"):
-        raise UnreadableInput("Attribute migratable is only allowed for 'host-passthrough' / 'maximum' CPU mode")
+        words = "Attribute migratable is only allowed for 'host-passthrough' / 'maximum' CPU mode"
+        raise UnreadableInput(words, _UNSUPPORTED)
     return value
 
 
 def _fallback(cpu: etree._Element) -> str:
     fallback = cast(str, cpu.xpath("string(./model[1]/@fallback)")) or "allow"
     if fallback not in ("allow", "forbid"):
-        raise UnreadableInput("Invalid fallback attribute")
+        raise UnreadableInput("Invalid fallback attribute", _UNSUPPORTED)
     return fallback
 
 
@@ -206,7 +208,7 @@ def _microcode(cpu: etree._Element) -> int | None:
     if not version:
         return None
     if not _NUMBER.fullmatch(version):
-        raise UnreadableInput("invalid microcode version")
+        raise UnreadableInput("invalid microcode version", _UNSUPPORTED)
     return int(version)
 
 
@@ -241,7 +243,12 @@ def _maxphysaddr(cpu: etree._Element) -> MaxPhysAddr | None:
     mode = _choice(element, "mode", ("passthrough", "emulate"))
     if mode is None:
         raise UnreadableInput("Missing required attribute 'mode' in element 'maxphysaddr'")
-    return MaxPhysAddr(mode, _number(element, "bits", "integer"), _number(element, "limit"))
+    bits = _number(element, "bits", "integer")
+    limit = None if element.get("limit") is None else _counted(element, "limit")
+    if limit is not None and mode != "passthrough":
+        words = "attribute 'limit' is only supported for maxphysaddr mode 'passthrough'"
+        raise UnreadableInput(words, _UNSUPPORTED)
+    return MaxPhysAddr(mode, bits, limit)
 
 
 def _features(cpu: etree._Element, kind: Kind, *, needs_model: bool) -> tuple[CpuFeature, ...]:
@@ -251,7 +258,7 @@ def _features(cpu: etree._Element, kind: Kind, *, needs_model: bool) -> tuple[Cp
             raise UnreadableInput("Non-empty feature list specified without CPU model")
         policy = element.get("policy", "require") if kind == "guest" else "require"
         if policy not in _POLICIES:
-            raise UnreadableInput("Invalid CPU feature policy")
+            raise UnreadableInput("Invalid CPU feature policy", _UNSUPPORTED)
         name = element.get("name")
         if not name:
             raise UnreadableInput("Invalid CPU feature name")

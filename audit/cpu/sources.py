@@ -1,4 +1,4 @@
-"""Where CPU definitions come from: the files that virsh reads, QEMU's capabilities in libvirt's cache, audited hosts."""
+"""Where CPU definitions come from: files that virsh reads, libvirt's cache of QEMU's capabilities, audited hosts."""
 
 from __future__ import annotations
 

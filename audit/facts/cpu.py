@@ -10,6 +10,7 @@ from typing import ClassVar, Self
 
 from lxml import etree
 
+from audit.cpu import X86 as X86  # checks take it from here
 from audit.cpu import CpuSignature
 from audit.evidence import Probe
 from audit.facts.base import HostFact, Said, Unavailable
@@ -49,7 +50,6 @@ cd /sys/devices/system/cpu/smt && printf 'active=%s\\ncontrol=%s\\n' "$(cat acti
 )
 
 _VENDORS = {"GenuineIntel": "Intel", "AuthenticAMD": "AMD", "HygonGenuine": "Hygon", "IBM/S390": "IBM"}
-X86 = frozenset({"x86_64", "i686"})
 
 
 @dataclass(frozen=True, slots=True)

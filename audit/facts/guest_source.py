@@ -147,3 +147,15 @@ def _source(said: Said, listing: Listing, uuid: str, live: bytes | None, configu
         source = _PartlyRead(guest, True, xml, None, said)
         source.unread = ("", why.reason)
         return source
+
+
+def inactive_text(said: Said, uuid: str, *, active: bool) -> str:
+    """The guest's persistent definition as virsh printed it. Raises `Unavailable`.
+
+    Text rather than a tree, for a difference that can be applied; it was parsed and found harmless before.
+    """
+    probe = XML_INACTIVE if active else XML
+    answer = answers(said, probe).get(uuid)
+    document(probe, "domain", uuid, answer)
+    assert answer is not None, "else it were no document"
+    return answer.decode("utf-8", "replace").strip("\n") + "\n"

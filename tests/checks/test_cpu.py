@@ -3,12 +3,12 @@ from dataclasses import replace
 import pytest
 
 from audit.check import NotApplicable, Unavailable
-from audit.cpu import CpuDefinition, CpuFeature, CpuSignature, Hypervisor, HypervisorModel, MaxPhysAddr, Topology
+from audit.cpu import CpuDefinition, CpuFeature, CpuSignature, Hypervisor, HypervisorModel, MaxPhysAddr
 from audit.facts.cpu import CpuIdentity, HostCpu, Microcode, Processor, Smt, Vulnerabilities
 from audit.facts.cpu_map import CpuMapFiles
 from audit.facts.guest import GuestCpu, GuestMachine
 from audit.facts.host_models import DomainCapabilities, HostModels, Refusal, Request
-from audit.facts.versions import Libvirt, OsRelease, Qemu, Version
+from audit.facts.versions import Version
 from checks import cpu as checks
 
 INTEL = HostCpu("x86_64", "Westmere", "Intel", CpuSignature(6, 85, 7), frozenset(), 1, 2_400_000_000, False, 46)
@@ -246,20 +246,6 @@ def test_address_bits_of_a_host_model():
     assert not run(checks.address_bits_fit, told, SMALL, INTEL)
     with pytest.raises(NotApplicable):
         run(checks.address_bits_fit, models(cpu()), INTEL, SMALL)
-
-
-def test_threads_accepted():
-    threads = guest(cpu(topology=Topology(1, 1, 2, 2)))
-    old, new = Qemu(Version(9, 2)), Qemu(Version(10, 0))
-    libvirt = Libvirt(Version(11, 3), Version(11, 3))
-    debian, rhel = (OsRelease(name, "13", 13, None, name, (), "") for name in ("debian", "rhel"))
-    assert run(checks.threads_accepted, threads, old, new, libvirt, debian)
-    assert not run(checks.threads_accepted, threads, new, new, libvirt, debian)
-    assert not run(checks.threads_accepted, threads, old, old, libvirt, debian)
-    assert not run(checks.threads_accepted, threads, old, new, replace(libvirt, daemon=Version(12)), debian)
-    for subject, system in ((guest(cpu()), debian), (threads, rhel)):
-        with pytest.raises(NotApplicable):
-            run(checks.threads_accepted, subject, old, new, libvirt, system)
 
 
 def test_notes():

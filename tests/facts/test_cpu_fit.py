@@ -124,11 +124,27 @@ def test_other_architectures_are_compared_by_name():
     z15 = cpu("gen15a-base", "vx te")
     assert gap(z15, "s390x", offer(cpu("gen15a-base", "vx te msa9"), arch="s390x"), NAMES) is None
     assert gap(z15, "s390x", offer(cpu("gen15a-base", "vx"), arch="s390x"), NAMES) == CpuGap(missing=("te",))
-    with pytest.raises(Unavailable, match="only QEMU"):
-        gap(z15, "s390x", offer(cpu("gen16a-base", "vx te"), arch="s390x"), NAMES)
+    newer = lambda features: offer(cpu("gen16a-base", features), "gen15a-base", arch="s390x")  # noqa: E731
+    assert gap(z15, "s390x", newer("vx te msa9"), NAMES) is None
+    with pytest.raises(Unavailable, match="only QEMU"):  # gen16a-base may contain te
+        gap(z15, "s390x", newer("vx"), NAMES)
+    stranger = offer(cpu("gen16a-base", "vx te"), arch="s390x")
+    assert gap(z15, "s390x", stranger, NAMES) == CpuGap(unknown_model="gen15a-base")
     arm = offer(None, "cortex-a57", arch="aarch64", virttype="qemu")
     assert gap(cpu("cortex-a57", check="none"), "aarch64", arm, NAMES) is None
     assert gap(cpu("neoverse-v1", check="none"), "aarch64", arm, NAMES) == CpuGap(unknown_model="neoverse-v1")
+
+
+def test_what_new_qemu_hides_of_amd_processors_is_not_known_to_be_missing():
+    guest = cpu("EPYC-Rome", "arch-capabilities rdctl-no", vendor="AMD", check="full")
+    names = CpuMapFiles("ab", frozenset({"arch-capabilities", "rdctl-no", "vaes"}), frozenset({"EPYC-Rome"}))
+    host = offer(cpu("EPYC-Rome", vendor="AMD"))
+    with pytest.raises(Unavailable, match="hides arch-capabilities, rdctl-no"):
+        gap(guest, "x86_64", host, names)
+    both = replace(guest, features=(*guest.features, CpuFeature("vaes")))
+    assert gap(both, "x86_64", host, names) == CpuGap(missing=("vaes",))
+    intel = offer(cpu("EPYC-Rome", vendor="Intel"))
+    assert gap(guest, "x86_64", intel, names) == CpuGap(missing=("arch-capabilities", "rdctl-no"))
 
 
 def test_no_cpu_named():
