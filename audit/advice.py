@@ -145,7 +145,8 @@ def _lost(
     grouped: dict[tuple[tuple[str, ...], tuple[tuple[str, str, str], ...]], list[str]] = {}
     offering = {source.name: feature_set(source.cpu, cpu_map) for source in sources}
     for name, lacking in lost_features(sources, baseline, cpu_map).items():
-        having = [host for host, has in offering.items() if name in has and host not in lacking]
+        without = frozenset(lacking)
+        having = [host for host, has in offering.items() if name in has and host not in without]
         grouped.setdefault((lacking, tuple(_reasons(name, lacking, having, offering, sides))), []).append(name)
     return [
         LostFeatures(

@@ -7,7 +7,7 @@ from audit.check import Blocks, Finding, NotApplicable, Severity, Source, Stage,
 from audit.cpu.breaks import BREAKS, Break, RunningCpu, Side, Undecided, known_breaks
 from audit.facts.cpu import X86
 from audit.facts.guest import GuestCpu, GuestMachine
-from audit.facts.versions import OS_RELEASE, VIRSH, Libvirt, OsRelease, Qemu
+from audit.facts.versions import OS_RELEASE, VIRSH, Libvirt, OsRelease, Qemu, support_path
 
 _BLOCKING = tuple(one for one in BREAKS if one.blocks)
 _RISKS = tuple(one for one in BREAKS if not one.blocks)
@@ -49,13 +49,16 @@ def no_known_risk(
     machine: GuestMachine,
     source: Source[Libvirt],
     libvirt: Target[Libvirt],
+    here: Source[OsRelease],
     system: Target[OsRelease],
 ) -> Iterator[Finding]:
     """The versions of libvirt have no known fault that may refuse the guest although its CPU fits.
 
     Whether such a fault bites depends on details that cannot be read from outside. A refused guest goes on running on
-    the source.
+    the source. Where the vendor supports the way, its builds are taken to have the repair.
     """
+    if support_path(here, system).status == "supported":
+        raise NotApplicable("the vendor supports live migration this way")
     yield from _found(_RISKS, _running(cpu, machine), _side(source), _side(libvirt, None, system))
 
 

@@ -1,10 +1,11 @@
 """A cluster's baseline: every host of it counts, one that is missing is named, and the tables say what is known."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from audit.baselines import bundle_cpus, cluster_baselines, newest_map
+from audit.baselines import cluster_baselines, cluster_sources, find_cluster, host_maps, newest_map
 from audit.cpu import CpuError, CpuMap, feature_set, read_cpus
 from audit.cpu.crosscheck import CrossCheck
 from audit.evidence import Bundle
@@ -27,7 +28,7 @@ def test_each_vendor_has_a_baseline_that_all_its_hosts_can_give():
         ("AMD", ("ep01", "ep02")),
         ("Intel", ("cl01", "cl02", "sr01", "sr02")),
     }
-    cpu_map, _ = newest_map(facts, hosts)
+    cpu_map, _ = newest_map(host_maps(facts, hosts).values())
     for baseline in baselines:
         [common] = read_cpus(baseline["cpu_xml"])
         [migratable] = read_cpus(baseline["migratable_cpu_xml"])
@@ -56,14 +57,36 @@ def test_a_cluster_that_tells_nothing_has_a_reason_instead_of_a_baseline():
 
 def test_a_bundle_with_an_untold_host_has_no_baseline_of_its_own():
     with pytest.raises(CpuError, match="pa0"):
-        bundle_cpus(facts_of("partial")[0])
+        cluster_sources(find_cluster(facts_of("partial")[0], None))
 
 
-def test_the_carried_map_serves_where_no_host_has_one():
-    bundle, _, _ = facts_of("partial")
-    cpu_map, name = newest_map(Facts({"pa02": bundle.hosts["pa02"]}, read_guests), ["pa02"])
-    assert cpu_map == CpuMap.carried()
-    assert "carried" in name
+def test_a_clusters_sources_know_their_libvirt_and_its_map():
+    sources = cluster_sources(find_cluster(facts_of("mixed")[0], "mixed"))
+    assert [source.name for source in sources] == ["cl01", "cl02", "sr01", "sr02", "ep01", "ep02"]
+    assert {source.libvirt for source in sources} == {(10, 0, 0), (10, 10, 0)}
+    assert all(source.cpu_map and source.cpu_map.release == source.libvirt for source in sources)
+
+
+def test_a_cluster_that_is_not_there_is_refused_with_those_that_are():
+    bundle = facts_of("mixed")[0]
+    with pytest.raises(CpuError, match="no cluster other: there is mixed"):
+        find_cluster(bundle, "other")
+    two = replace(bundle, inventory={"clusters": [{"a": {"hosts": ["cl01"]}}, {"b": {"hosts": ["sr01"]}}]})
+    with pytest.raises(CpuError, match="name one of the clusters: a, b"):
+        find_cluster(two, None)
+    assert find_cluster(two, "b").hosts == ("sr01",)
+
+
+def test_the_newest_map_is_taken_and_named():
+    own = host_maps(*facts_of("mixed")[1:]).values()
+    carried = CpuMap.carried()
+    assert newest_map(own) == (carried, f"carried CPU map ({carried.version})")
+    newer = replace(carried, version="libvirt 12.1.0 on kvm01")
+    assert newest_map([*own, newer]) == (newer, "CPU map of libvirt 12.1.0 on kvm01")
+    local = replace(carried, version="libvirt 12.4.0, installed here")
+    assert newest_map([newer], local)[0] is local
+    same = replace(carried, version="libvirt 11.3.0 on kvm01")
+    assert newest_map([same])[0] is same
 
 
 def test_the_table_says_unknown_with_the_reason():

@@ -9,14 +9,6 @@ import pytest
 
 SAMPLES = Path(__file__).parent.parent / "sample_data"
 
-IVY = """<cpu><model fallback='forbid'>IvyBridge-IBRS</model><vendor>Intel</vendor>
-<feature policy='require' name='ss'/><feature policy='require' name='invtsc'/></cpu>"""
-SKYLAKE = """<mode name='host-model' supported='yes'>
-<model fallback='forbid'>Skylake-Client-IBRS</model><vendor>Intel</vendor>
-<feature policy='require' name='ss'/><feature policy='require' name='invtsc'/><feature policy='disable' name='hle'/>
-<feature policy='disable' name='rtm'/></mode>"""
-ROME = "<cpu><model fallback='forbid'>EPYC-Rome</model><vendor>AMD</vendor></cpu>"
-
 
 def run(*arguments: object, stdin: str = "") -> subprocess.CompletedProcess[str]:
     return subprocess.run(
@@ -46,46 +38,6 @@ def test_report_writes_what_it_is_asked_for(tmp_path: Path):
     assert {"report.html", "report.pdf", "guests.csv", "pairs.csv"} < names
     assert run("report", results, "--html", tmp_path / "one.html").stdout.strip() == str(tmp_path / "one.html")
     assert run("report", results).returncode == 2
-
-
-def test_baseline_prints_what_virsh_prints(tmp_path: Path):
-    (tmp_path / "ivy.xml").write_text(IVY)
-    done = run("baseline", tmp_path / "ivy.xml", "-", stdin=SKYLAKE)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith(
-        "<cpu mode='custom' match='exact'>\n  <model fallback='forbid'>IvyBridge-IBRS</model>\n"
-    )
-    assert done.stdout.endswith("</cpu>\n\n")
-    migratable = run("baseline", "--migratable", tmp_path / "ivy.xml", "-", stdin=SKYLAKE).stdout
-    assert "invtsc" not in migratable
-    assert "name='aes'" in run("baseline", "--features", tmp_path / "ivy.xml").stdout
-
-
-def test_baseline_tells_incompatible_from_unreadable(tmp_path: Path):
-    (tmp_path / "ivy.xml").write_text(IVY)
-    refused = run("baseline", tmp_path / "ivy.xml", "-", stdin=ROME)
-    assert (refused.returncode, refused.stderr) == (3, "error: CPU vendors do not match\n")
-    for bad in ("<cpu", "", "<!DOCTYPE a [<!ENTITY b 'c'>]><cpu/>", "<cpu><model>No-Such</model></cpu>"):
-        done = run("baseline", "-", stdin=bad)
-        assert (done.returncode, done.stdout) == (2, ""), bad
-        assert done.stderr.count("\n") == 1
-    assert run("baseline", tmp_path / "missing.xml").returncode == 2
-
-
-def test_baseline_of_a_bundle_is_the_reports():
-    [baseline, *_] = json.loads((SAMPLES / "uniform" / "results.json").read_text())["baselines"]
-    assert run("baseline", SAMPLES / "uniform" / "bundle").stdout.split() == baseline["cpu_xml"].split()
-
-
-def test_compare_says_one_word_and_what_is_missing(tmp_path: Path):
-    (tmp_path / "ivy.xml").write_text(IVY)
-    (tmp_path / "sky.xml").write_text(SKYLAKE)
-    assert run("compare", tmp_path / "ivy.xml", tmp_path / "ivy.xml").stdout == "identical\n"
-    assert run("compare", tmp_path / "sky.xml", tmp_path / "ivy.xml").returncode == 0
-    done = run("compare", tmp_path / "ivy.xml", tmp_path / "sky.xml")
-    assert done.returncode == 3
-    assert done.stdout.splitlines()[0] == "incompatible"
-    assert "avx2" in done.stdout.splitlines()
 
 
 def test_checks_are_listed_and_explained():

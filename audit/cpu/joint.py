@@ -134,12 +134,12 @@ def _doubts(sources: Sequence[CpuSource], joint: CpuDefinition) -> Iterator[str]
     untold = [s.name for s in sources if s.hypervisor and s.hypervisor.unlisted_blockers(joint.model or "")]
     if untold:
         yield (
-            f"{_listed(untold)} cannot give all of {joint.model} and does not say what is missing (libvirt before 10.9 "
-            "does not): virsh there may switch off more"
+            f"{_listed(untold)}: QEMU cannot give all of {joint.model}, and libvirt before 10.9 does not list what is "
+            "missing; virsh there may switch off more"
         )
     bare = [s.name for s in sources if s.hypervisor is None]
     if bare and len(bare) < len(sources):
-        yield f"{_listed(bare)} tells nothing of its hypervisor, which is taken to know every model and to block none"
+        yield f"{_listed(bare)}: nothing is told of the hypervisor, which is taken to know every model and to block none"
     named = {feature.name for feature in joint.features}
     for source in sources:
         if source.cpu_map is not None and (unknown := sorted(named - source.cpu_map.order.keys())):

@@ -13,6 +13,7 @@ Q35 = GuestMachine("kvm", "x86_64", "pc-q35-7.2", None, None, None, None)
 ARM = replace(Q35, arch="aarch64")
 DEBIAN = OsRelease("debian", "13", 13, None, "Debian 13", (), "")
 ROCKY = OsRelease("rocky", "10.1", 10, 1, "Rocky 10.1", ("rhel", "centos", "fedora"), "")
+RHEL = OsRelease("rhel", "9.6", 9, 6, "RHEL 9.6", ("fedora",), "")
 GONE = Missing(Unavailable(KERNEL, "gone"))
 
 
@@ -40,8 +41,8 @@ def broken(cpu, source=V9, target=V11, there=QEMU10, system=DEBIAN, machine=Q35)
     return list(checks.no_known_break.function(cpu, machine, source, target, there, system))
 
 
-def risky(cpu, source=V11, target=V10, system=DEBIAN, machine=Q35):
-    return list(checks.no_known_risk.function(cpu, machine, source, target, system))
+def risky(cpu, source=V11, target=V10, here=DEBIAN, system=DEBIAN, machine=Q35):
+    return list(checks.no_known_risk.function(cpu, machine, source, target, here, system))
 
 
 def test_no_known_break():
@@ -67,6 +68,13 @@ def test_no_known_risk():
     assert not risky(guest("ht vmx vmx-ept"), source=V10)
     assert not risky(guest("ht vmx", "vmx-ept"), target=libvirt(10, 5))
     assert not risky(guest(), target=V11), "what blocks is not said a second time"
+
+
+def test_where_the_vendor_supports_the_way_a_mere_risk_is_none():
+    with pytest.raises(NotApplicable, match="vendor supports"):
+        risky(guest("ht vmx vmx-ept"), here=RHEL, system=RHEL)
+    with pytest.raises(Unavailable, match="has the repair"):
+        risky(guest("ht vmx vmx-ept"), here=DEBIAN, system=ROCKY)
 
 
 def test_only_what_is_certain_blocks():
