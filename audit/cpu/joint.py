@@ -139,7 +139,7 @@ def _doubts(sources: Sequence[CpuSource], joint: CpuDefinition) -> Iterator[str]
         )
     bare = [s.name for s in sources if s.hypervisor is None]
     if bare and len(bare) < len(sources):
-        yield f"{_listed(bare)}: nothing is told of the hypervisor, which is taken to know every model and to block none"
+        yield f"{_listed(bare)}: nothing is told of the hypervisor, which is taken to know and to give every model"
     named = {feature.name for feature in joint.features}
     for source in sources:
         if source.cpu_map is not None and (unknown := sorted(named - source.cpu_map.order.keys())):

@@ -13,6 +13,7 @@ from audit.cpu import qemucaps
 from audit.cpu.cpumap import CpuMap
 from audit.cpu.definition import CpuDefinition, CpuError, UnreadableInput
 from audit.cpu.hypervisor import Hypervisor
+from audit.cpu.qemucaps import X86
 from audit.cpu.reading import find_places, from_place
 from audit.cpu.rules import Rules, Version, rules_of
 
@@ -31,6 +32,8 @@ class CpuSource:
     """The version of its libvirt, or the oldest that prints such a document."""
     cpu_map: CpuMap | None = None
     """Its libvirt's own map, where there is evidence of it."""
+    host_model: bool = False
+    """`cpu` is a host-model as libvirt printed it, so that its features stand in the order of that libvirt's map."""
 
     @property
     def rules(self) -> Rules:
@@ -68,6 +71,22 @@ def find_source(sources: Sequence[CpuSource], wanted: str) -> CpuSource:
     raise UnreadableInput(f"{wanted} is none of the sources: {_names(sources)}")
 
 
+def fitting_map(maps: Sequence[CpuMap], sources: Sequence[CpuSource]) -> CpuMap:
+    """The newest of the maps; but where the sources show that their libvirts go by older ones, the newest of those.
+
+    libvirt lists a host-model's features in the order of its map, which later releases changed. A map that no source's
+    list follows is no source's map, and what it gives is in no virsh's order. Of equally new maps the first.
+    """
+    by_age = sorted(maps, key=lambda one: one.release, reverse=True)
+    evidence = [source.cpu for source in sources if source.host_model and source.arch in X86]
+    return next((one for one in by_age if any(_follows(cpu, one) for cpu in evidence)), by_age[0])
+
+
+def _follows(cpu: CpuDefinition, cpu_map: CpuMap) -> bool:
+    places = [cpu_map.order.get(feature.name, -1) for feature in cpu.features if feature.policy == "require"]
+    return -1 not in places and places == sorted(places)
+
+
 def _names(sources: Sequence[CpuSource]) -> str:
     shown = [
         name if count == 1 else f"{name} ({count} times)" for name, count in Counter(s.name for s in sources).items()
@@ -81,11 +100,17 @@ def _source(place: etree._Element, name: str, cpu_map: CpuMap) -> CpuSource:
     cpu = from_place(place)
     document = place.getparent().getparent() if place.tag == "mode" and place.getparent().tag == "cpu" else None  # type: ignore[union-attr]
     if document is None:
-        return CpuSource(name, cpu, arch=_arch_of(place, cpu))
+        return CpuSource(name, cpu, arch=_arch_of(place, cpu), host_model=_is_host_model(place, cpu))
     offered = (
         Hypervisor.from_domcapabilities(document) if document.find("cpu/mode[@name='custom']") is not None else None
     )
-    return CpuSource(name, cpu, offered, document.findtext("arch") or "x86_64", _oldest_libvirt(document))
+    arch = document.findtext("arch") or "x86_64"
+    return CpuSource(name, cpu, offered, arch, _oldest_libvirt(document), host_model=True)
+
+
+def _is_host_model(place: etree._Element, cpu: CpuDefinition) -> bool:
+    """A `<mode>`, or what RHEL 9 §12.4 has made a `<cpu>` of it: no attributes, and the model cannot be replaced."""
+    return place.tag == "mode" or (not place.attrib and cpu.kind == "guest" and cpu.fallback == "forbid")
 
 
 def _of_cache(caps: etree._Element, name: str, cpu_map: CpuMap) -> CpuSource:

@@ -8,32 +8,11 @@ from pathlib import Path
 import pytest
 from lxml import etree
 
-from audit.cpu import CpuDefinition, CpuMap, CpuSignature, Hypervisor, HypervisorModel, from_element
+from audit.cpu import CpuDefinition, CpuMap, CpuSignature, from_element
 from audit.cpu.cpumap import Bit
 
 FOLDER = os.environ.get("VIRT_PREFLIGHT_CORPUS")
 needs_corpus = pytest.mark.skipif(not FOLDER, reason="VIRT_PREFLIGHT_CORPUS is not set")
-
-# QEMU's spelling → libvirt's.
-QEMU_NAMES = {
-    "cmp-legacy": "cmp_legacy",
-    "ds-cpl": "ds_cpl",
-    "fxsr-opt": "fxsr_opt",
-    "kvm-pv-eoi": "kvm_pv_eoi",
-    "kvm-pv-unhalt": "kvm_pv_unhalt",
-    "lahf-lm": "lahf_lm",
-    "nodeid-msr": "nodeid_msr",
-    "pclmulqdq": "pclmuldq",
-    "perfctr-core": "perfctr_core",
-    "perfctr-nb": "perfctr_nb",
-    "tsc-adjust": "tsc_adjust",
-    "vmx-invept-single-context-noglobals": "vmx-invvpid-single-context-noglobals",
-}
-VENDORS = {"GenuineIntel": "Intel", "AuthenticAMD": "AMD", "HygonGenuine": "Hygon"}
-
-
-def libvirt_name(name: str) -> str:
-    return QEMU_NAMES.get(name, name)
 
 
 def folder(version: str) -> Path:
@@ -41,7 +20,7 @@ def folder(version: str) -> Path:
 
 
 def load_map(version: str) -> CpuMap:
-    return CpuMap.from_folder(folder(version) / "cpu_map", version)
+    return CpuMap.from_folder(folder(version) / "cpu_map", f"libvirt {version}")
 
 
 def cases(kind: str) -> list[dict]:
@@ -68,7 +47,7 @@ def text_of(file: str) -> str:
 
 @dataclass(frozen=True)
 class Raw:
-    """What a processor (or QEMU) reports, before libvirt names a model."""
+    """What a processor reports, before libvirt names a model."""
 
     features: frozenset[str]
     vendor: str | None
@@ -93,7 +72,8 @@ def from_cpuid(file: str, cpu_map: CpuMap) -> Raw:
         (leaf1 >> 20 & 0xFF) + (leaf1 >> 8 & 0xF), (leaf1 >> 12 & 0xF0) + (leaf1 >> 4 & 0xF), leaf1 & 0xF
     )
     features = frozenset(feature.name for feature in cpu_map.features if has(feature.bit))
-    return Raw(features, VENDORS.get(vendor.decode()), signature)
+    vendors = {string: name for name, string in cpu_map.vendors}
+    return Raw(features, vendors.get(vendor.decode()), signature)
 
 
 def _replies(file: str) -> list[dict]:
@@ -106,51 +86,18 @@ def _replies(file: str) -> list[dict]:
     return replies
 
 
-def raw_of_props(props: dict[str, object], cpu_map: CpuMap) -> Raw:
-    names = {libvirt_name(name) for name, value in props.items() if value is True}
-    signature = CpuSignature(*(int(props.get(key) or 0) for key in ("family", "model", "stepping")))
-    vendor = VENDORS.get(str(props.get("vendor", "")))
-    return Raw(frozenset(names & cpu_map.order.keys()), vendor, signature if signature.family else None)
-
-
-def from_qemu_json(file: str, cpu_map: CpuMap) -> Raw:
-    return raw_of_props(_replies(file)[0]["model"]["props"], cpu_map)
-
-
-def hypervisor_of_json(file: str) -> Hypervisor:
-    return Hypervisor(
-        tuple(
-            HypervisorModel(model["name"], blockers=frozenset(map(libvirt_name, model.get("unavailable-features", ()))))
-            for model in _replies(file)[1]
-        )
-    )
-
-
-@dataclass(frozen=True)
-class Caps:
-    """One `caps_*.xml` of one accelerator: libvirt's cache of what a QEMU said."""
-
-    raw: Raw
-    hypervisor: Hypervisor
-
-
-def read_caps(file: Path, accelerator: str, cpu_map: CpuMap) -> Caps | None:
-    root = etree.parse(file).getroot()
-    host = root.find(f"hostCPU[@type='{accelerator}']")
-    if host is None:
-        return None
-    props: dict[str, object] = {}
-    for node in host.findall("property"):
-        value = node.get("value")
-        props[node.get("name")] = value == "true" if node.get("type") == "boolean" else value
-    models = tuple(
-        HypervisorModel(
-            node.get("name"),
-            node.get("usable", "unknown"),
-            frozenset(libvirt_name(blocker.get("name")) for blocker in node.findall("blocker")),
-        )
-        for node in root.findall(f"cpu[@type='{accelerator}']")
-    )
-    local = {node.get("name") for node in host.findall("property[@migratable='no']")}
-    hypervisor = Hypervisor(models, frozenset(map(libvirt_name, props)), frozenset(map(libvirt_name, local)))
-    return Caps(raw_of_props(props, cpu_map), hypervisor)
+def caps_of_json(file: str, cpu_map: CpuMap, *, all_models: bool) -> etree._Element:
+    """Write QEMU's replies as libvirt's cache has them; `all_models`: the replies tell of none, so that all count."""
+    props, *models = _replies(file)
+    caps = etree.Element("qemuCaps")
+    etree.SubElement(caps, "arch").text = "x86_64"
+    host = etree.SubElement(caps, "hostCPU", type="kvm")
+    for name, value in props["model"]["props"].items():
+        printed = str(value).lower() if isinstance(value, bool) else str(value)
+        etree.SubElement(host, "property", name=name, value=printed)
+    offered = [{"name": model.name} for model in cpu_map.models] if all_models else models[0]
+    for model in offered:
+        cpu = etree.SubElement(caps, "cpu", type="kvm", name=model["name"])
+        for name in model.get("unavailable-features", ()):
+            etree.SubElement(cpu, "blocker", name=name)
+    return caps

@@ -12,6 +12,7 @@ from audit.cpu import (
     CpuFeature,
     CpuMap,
     CpuSignature,
+    CpuSource,
     Hypervisor,
     HypervisorModel,
     IncompatibleCpus,
@@ -25,9 +26,9 @@ from audit.cpu import (
     expand,
     feature_set,
     hypervisor_baseline,
+    lost_features,
     plain_baseline,
     read_cpus,
-    who_removed,
 )
 from tests.cpu import corpus
 
@@ -203,24 +204,12 @@ def test_disabled_features_cost_extra_and_only_half_of_them_count():
     assert hypervisor_baseline([cpu("n270"), cpu("Conroe")], MAP).model == "n270"
 
 
-def test_who_removed_names_the_hosts():
-    cpus = {"a": cpu("Westmere", "invtsc", "avx"), "b": cpu("Westmere", "invtsc"), "c": cpu("Nehalem", "invtsc")}
-    result = hypervisor_baseline(list(cpus.values()), MAP, migratable=True)
-    assert who_removed(cpus, result, MAP) == {
-        "aes": ("c",),
-        "avx": ("b", "c"),
-        "invtsc": (),
-    }
-
-
-def test_who_removed_names_hosts_that_block():
-    cpus = {"a": cpu("Westmere"), "b": cpu("Westmere")}
-    hypervisors = {
-        "a": Hypervisor((HypervisorModel("Westmere"),)),
-        "b": Hypervisor((HypervisorModel("Westmere", "no", frozenset({"aes"})),)),
-    }
-    result = hypervisor_baseline(list(cpus.values()), MAP, Hypervisor.common(hypervisors.values()))
-    assert who_removed(cpus, result, MAP, hypervisors) == {"aes": ("b",)}
+def test_lost_features_name_the_hosts_that_lack_or_block_them():
+    a = CpuSource("a", cpu("Westmere", "invtsc", "avx"))
+    b = CpuSource("b", cpu("Westmere", "invtsc"))
+    c = CpuSource("c", cpu("Nehalem", "invtsc"))
+    result = hypervisor_baseline([source.cpu for source in (a, b, c)], MAP, migratable=True)
+    assert lost_features([a, b, c], result, MAP) == {"aes": ("c",), "avx": ("b", "c"), "invtsc": ()}
 
 
 def cpus(kind: str = "guest", vendor: str | None = "Intel") -> st.SearchStrategy[CpuDefinition]:

@@ -11,16 +11,18 @@ from audit.cpu import (
     CpuMap,
     Hypervisor,
     HypervisorModel,
+    Rules,
     UnknownCpuName,
     Verdict,
     compare,
     hypervisor_compare,
+    rules_of,
 )
 
 MAP = CpuMap.carried()
 HOST = CpuDefinition(kind="host", arch="x86_64", model="Westmere", vendor="Intel", features=(CpuFeature("avx"),))
 HOST_MODEL = CpuDefinition(model="Westmere", vendor="Intel", fallback="forbid", features=(CpuFeature("avx"),))
-NEW, OLD = (10, 10, 0), (10, 9, 0)
+NEW, OLD = rules_of((10, 10, 0)), rules_of((10, 9, 0))
 
 
 def guest(model: str | None = "Westmere", match: str = "exact", vendor: str | None = None, **policies: str):
@@ -85,9 +87,9 @@ def test_a_host_model_that_is_no_report_is_refused():
         hypervisor_compare(replace(HOST_MODEL, fallback="allow"), guest(), MAP)
 
 
-def ask(cpu: CpuDefinition, usable: str, *blockers: str, version=NEW):
+def ask(cpu: CpuDefinition, usable: str, *blockers: str, rules: Rules = NEW):
     hypervisor = Hypervisor((HypervisorModel(cpu.model or "", usable, frozenset(blockers)),))
-    return hypervisor_compare(HOST_MODEL, cpu, MAP, hypervisor, version)
+    return hypervisor_compare(HOST_MODEL, cpu, MAP, hypervisor, rules)
 
 
 def test_a_usable_model_is_a_superset_whatever_the_map_says():
@@ -95,7 +97,7 @@ def test_a_usable_model_is_a_superset_whatever_the_map_says():
     assert ask(guest("Haswell"), "yes").verdict == Verdict.SUPERSET
     assert ask(guest("Haswell", hle="disable"), "yes").verdict == Verdict.SUPERSET
     assert ask(guest("Haswell", avx="require"), "yes").verdict == Verdict.INCOMPATIBLE
-    assert ask(guest("Haswell"), "yes", version=OLD).verdict == Verdict.INCOMPATIBLE
+    assert ask(guest("Haswell"), "yes", rules=OLD).verdict == Verdict.INCOMPATIBLE
 
 
 def test_versioned_models_are_judged_by_blockers():
@@ -105,7 +107,7 @@ def test_versioned_models_are_judged_by_blockers():
     assert ask(guest("Haswell-v4", bmi1="disable", bmi2="disable"), "no", "bmi1", "bmi2").verdict == Verdict.SUPERSET
     lacking = ask(guest("Haswell-v4", avx="require", smap="require"), "no")
     assert lacking.missing == ("smap",)
-    assert ask(guest("Haswell-v4"), "no", version=OLD).verdict == Verdict.INCOMPATIBLE
+    assert ask(guest("Haswell-v4"), "no", rules=OLD).verdict == Verdict.INCOMPATIBLE
 
 
 def test_libvirts_quirk_for_host_definitions_of_versioned_models():

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from audit.cpu import CpuMap, CpuSignature, UnknownCpuName, UnreadableInput
+from audit.cpu.cpumap import CARRIED
 from tests.cpu import corpus
 
 INDEX = (
@@ -117,15 +118,17 @@ def _generator():
     return module
 
 
-def test_the_generator_gives_the_carried_table_again():
+@pytest.mark.parametrize("release", CARRIED)
+def test_the_generator_gives_the_carried_table_again(release: str):
     generator = _generator()
-    assert generator.table_text(CpuMap.carried()) == generator.TABLE.read_text("utf-8")
+    table = (generator.TABLES / f"x86_map_{release}.json").read_text("utf-8")
+    assert generator.table_text(CpuMap.carried(release)) == table
 
 
 @pytest.mark.corpus
 @corpus.needs_corpus
-def test_the_carried_map_is_libvirts():
-    theirs = CpuMap.from_folder(corpus.folder("11.3.0") / "cpu_map", "libvirt 11.3.0")
-    assert CpuMap.carried() == theirs
-    generator = _generator()
-    assert generator.table_text(theirs) == generator.TABLE.read_text("utf-8")
+@pytest.mark.parametrize("release", CARRIED)
+def test_the_carried_map_is_libvirts(release: str):
+    theirs = corpus.load_map(release)
+    assert CpuMap.carried(release) == theirs
+    assert CpuMap.carried(release).version == theirs.version == f"libvirt {release}"

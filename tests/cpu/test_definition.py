@@ -1,4 +1,4 @@
-"""Reading and printing `<cpu>`; the refusals are libvirt 9.0.0's, word for word (but for the error's class)."""
+"""Reading and printing `<cpu>`; the refusals are libvirt's, word for word."""
 
 import pytest
 from hypothesis import given
@@ -38,33 +38,37 @@ def test_definitions_are_hashable():
     [
         ("<cpu><feature name='aes'/></cpu>", "Non-empty feature list specified without CPU model"),
         ("<cpu><vendor>Intel</vendor></cpu>", "CPU vendor specified without CPU model"),
-        (f"<cpu mode='foo'>{WESTMERE}</cpu>", "Invalid mode attribute 'foo'"),
+        (f"<cpu mode='foo'>{WESTMERE}</cpu>", "unsupported configuration: Invalid mode attribute 'foo'"),
         (f"<cpu match='foo'>{WESTMERE}</cpu>", "Invalid value for attribute 'match' in element 'cpu': 'foo'."),
         (f"<cpu check='foo'>{WESTMERE}</cpu>", "Invalid value for attribute 'check' in element 'cpu': 'foo'."),
         (
             f"<cpu migratable='on'>{WESTMERE}</cpu>",
+            "unsupported configuration: "
             "Attribute migratable is only allowed for 'host-passthrough' / 'maximum' CPU mode",
         ),
         (f"<cpu>{WESTMERE}<feature name=''/></cpu>", "Invalid CPU feature name"),
         (f"<cpu>{WESTMERE}<feature/></cpu>", "Invalid CPU feature name"),
-        (f"<cpu>{WESTMERE}<feature name='aes' policy='x'/></cpu>", "Invalid CPU feature policy"),
+        (
+            f"<cpu>{WESTMERE}<feature name='aes' policy='x'/></cpu>",
+            "unsupported configuration: Invalid CPU feature policy",
+        ),
         (
             f"<cpu>{WESTMERE}<feature name='aes'/><feature name='aes' policy='disable'/></cpu>",
             "CPU feature 'aes' specified more than once",
         ),
-        ("<cpu><model fallback='x'>Westmere</model></cpu>", "Invalid fallback attribute"),
+        ("<cpu><model fallback='x'>Westmere</model></cpu>", "unsupported configuration: Invalid fallback attribute"),
         ("<cpu><model vendor_id='x'>Westmere</model></cpu>", "vendor_id must be exactly 12 characters long"),
         ("<cpu><model vendor_id='Genu,neIntel'>Westmere</model></cpu>", "vendor id is invalid"),
         (
             f"<cpu match='exact'>{HOST}</cpu>",
             "'arch' element cannot be used inside 'cpu' element with 'match' attribute'",
         ),
-        (f"<cpu mode='custom'>{HOST}</cpu>", "Attribute mode is only allowed for guest CPU"),
-        (f"<cpu><arch>bogus</arch>{WESTMERE}</cpu>", "Unknown architecture bogus"),
+        (f"<cpu mode='custom'>{HOST}</cpu>", "unsupported configuration: Attribute mode is only allowed for guest CPU"),
+        (f"<cpu><arch>bogus</arch>{WESTMERE}</cpu>", "unsupported configuration: Unknown architecture bogus"),
         (f"<cpu><arch/>{WESTMERE}</cpu>", "Missing CPU architecture"),
         ("<cpu><arch>x86_64</arch></cpu>", "Missing CPU model name"),
         (f"<cpu>{HOST}<signature/></cpu>", "Missing required attribute 'family' in element 'signature'"),
-        (f"<cpu>{HOST}<microcode version='x'/></cpu>", "invalid microcode version"),
+        (f"<cpu>{HOST}<microcode version='x'/></cpu>", "unsupported configuration: invalid microcode version"),
         (
             f"<cpu>{WESTMERE}<topology sockets='1'/></cpu>",
             "Missing required attribute 'cores' in element 'topology'",
@@ -78,6 +82,14 @@ def test_definitions_are_hashable():
             "Invalid value for attribute 'sockets' in element 'topology': 'a'. Expected non-negative integer value",
         ),
         (f"<cpu>{WESTMERE}<maxphysaddr/></cpu>", "Missing required attribute 'mode' in element 'maxphysaddr'"),
+        (
+            f"<cpu>{WESTMERE}<maxphysaddr mode='emulate' bits='40' limit='46'/></cpu>",
+            "unsupported configuration: attribute 'limit' is only supported for maxphysaddr mode 'passthrough'",
+        ),
+        (
+            f"<cpu>{WESTMERE}<maxphysaddr mode='passthrough' limit='0'/></cpu>",
+            "Invalid value for attribute 'limit' in element 'maxphysaddr': Zero is not permitted",
+        ),
         (
             f"<cpu>{WESTMERE}<maxphysaddr mode='emulate' bits='x'/></cpu>",
             "Invalid value for attribute 'bits' in element 'maxphysaddr': 'x'. Expected integer value",
@@ -93,7 +105,7 @@ def test_definitions_are_hashable():
 def test_refusals_are_libvirts(inside: str, message: str):
     with pytest.raises(UnreadableInput) as refusal:
         parse(inside)
-    assert str(refusal.value) == message
+    assert refusal.value.words.removeprefix("XML error: ") == message
 
 
 def test_cpu_baseline_wants_hosts():

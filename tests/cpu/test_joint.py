@@ -3,6 +3,8 @@
 from dataclasses import replace
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from audit.cpu import (
     CpuDefinition,
@@ -96,9 +98,9 @@ def test_another_order_of_the_map_is_told():
 
 def test_doubts_are_told():
     silent = host("a", cpu("Westmere"), tuple(m._replace(usable="no") if m.name == "Westmere" else m for m in ALL))
-    assert "does not say what is missing" in notes(silent)[0]
+    assert "does not list what is missing" in notes(silent)[0]
     bare = CpuSource("f.xml", cpu("Westmere"))
-    assert "f.xml tells nothing of its hypervisor" in notes(host("a", cpu("Westmere")), bare)[0]
+    assert "f.xml: nothing is told of the hypervisor" in notes(host("a", cpu("Westmere")), bare)[0]
     assert notes(bare, bare) == []
     foreign = host("old", cpu("Westmere"), cpu_map=OLD_MAP)
     joint = cpu("Westmere", "sha512")
@@ -155,3 +157,54 @@ def test_lists_decide_where_only_qemu_knows_the_models():
     assert compare_with(there(newer, "unknown"), guest, MAP).verdict == "unknown"
     assert compare_with(there(newer, "no", "te"), guest, MAP).missing == ("te",)
     assert "does not know the model" in compare_with(there(newer), replace(guest, model="gen17"), MAP).reason
+
+
+NAMES = st.sampled_from([name for name in MAP.order if name not in MAP.model("486").features])
+MODELS = st.sampled_from(
+    [m.name for m in MAP.models if m.vendor == "Intel" and MAP.model("486").features <= m.features]
+)
+SOURCES = st.lists(
+    st.builds(
+        lambda model, plus, blocked_too: host(
+            model, cpu(model, *sorted(plus)), tuple(m._replace(blockers=frozenset(blocked_too)) for m in ALL)
+        ),
+        MODELS,
+        st.frozensets(NAMES, max_size=8),
+        st.frozensets(NAMES, max_size=2),
+    ),
+    min_size=1,
+    max_size=4,
+)
+
+
+@settings(deadline=None)
+@given(SOURCES, st.randoms(use_true_random=False), st.booleans())
+def test_the_order_of_hosts_changes_nothing(sources, rng, migratable):
+    """Where every CPU names its vendor; libvirt looks at the first one's model only if it does."""
+    shuffled = rng.sample(sources, len(sources))
+    assert joint_baseline(shuffled, MAP, migratable=migratable) == joint_baseline(sources, MAP, migratable=migratable)
+
+
+@settings(deadline=None)
+@given(SOURCES)
+def test_a_joint_baseline_is_in_every_host_and_blocked_by_none(sources):
+    joint = joint_baseline(sources, MAP)
+    has = feature_set(joint, MAP)
+    for source in sources:
+        assert has <= feature_set(source.cpu, MAP)
+        assert not has & source.hypervisor.find(joint.model).blockers & MAP.model(joint.model).features
+
+
+@settings(deadline=None)
+@given(SOURCES)
+def test_no_host_is_asked_for_what_another_one_lacks(sources):
+    """What is lost is lost by somebody, or is nobody's to give; and what one host removes it lacks or blocks."""
+    joint = joint_baseline(sources, MAP)
+    by_name = {source.name: source for source in sources}
+    if len(by_name) < len(sources):
+        return
+    for feature, hosts in lost_features(sources, joint, MAP).items():
+        for name in hosts:
+            source = by_name[name]
+            lacks = feature not in feature_set(source.cpu, MAP)
+            assert lacks or feature in source.hypervisor.find(joint.model).blockers
