@@ -196,6 +196,10 @@ def told(difference: tuple[Question, str, str]) -> str:
     return f"{head}\n{cpus}  ours: {mine}\n  libvirt's: {theirs}"
 
 
+NOT_ASKED = 77
+"""Exit status where there is no libvirt that could be asked; 1: there are differences."""
+
+
 def main() -> None:
     """Ask, count, show."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -209,7 +213,8 @@ def main() -> None:
             outcome = differences(asked, options.seed, options.cases)
             name, accelerators = ".".join(map(str, asked.version)), " and ".join(asked.accelerators)
     except NoOracle as reason:
-        sys.exit(str(reason))
+        print(reason, file=sys.stderr)
+        sys.exit(NOT_ASKED)
     print(f"libvirt {name} ({accelerators}), seed {options.seed}: {options.cases} cases")
     for kind, count in sorted(outcome.counts.items()):
         print(f"  {kind}: {count}")

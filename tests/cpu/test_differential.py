@@ -1,28 +1,24 @@
 """Some hundreds of the questions that `python -m tests.cpu.differential` asks a live libvirt by the ten thousand."""
 
-from collections import Counter
+import re
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
-from tests.cpu.differential import differences, told
-from tests.cpu.oracle import NoOracle, oracle
+from tests.cpu.differential import NOT_ASKED
+
+ROOT = Path(__file__).parent.parent.parent
 
 
-@pytest.fixture(scope="module")
-def asked():
-    try:
-        with oracle() as live:
-            yield live
-    except NoOracle as reason:
-        pytest.skip(str(reason))
-
-
-def test_this_engine_answers_as_libvirt_does(asked):
-    try:
-        outcome = differences(asked, seed=20, cases=800)
-    except NoOracle as reason:
-        pytest.skip(str(reason))
-    assert not outcome.differences, told(outcome.differences[0])
-    answered = Counter({kind: count for kind, count in outcome.counts.items() if kind.endswith("answered")})
+def test_this_engine_answers_as_libvirt_does():
+    """In a process of its own: where libvirt was embedded once, qemu:///system is no daemon's any more."""
+    command = [sys.executable, "-m", "tests.cpu.differential", "--cases", "800", "--seed", "20"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
+    if done.returncode == NOT_ASKED:
+        pytest.skip(done.stderr.strip())
+    assert done.returncode == 0, done.stdout + done.stderr
+    answered = [int(number) for number in re.findall(r"^  \S+ answered: (\d+)$", done.stdout, re.MULTILINE)]
     assert len(answered) == 5
-    assert answered.total() > 600
+    assert sum(answered) > 600
