@@ -59,7 +59,7 @@ def advice_on(
     known = [RunningGuest(g["host"], _fits(g, sources)) for g in guests if g["effect"] not in ("unknown", "next start")]
     return Advice(
         level=level,
-        warning=_warning(level),
+        warning=level_warning(level),
         kinds=[_kind(kind) for kind in kinds],
         matrix=_matrix(kinds, has),
         lost=_lost(sources, baseline, cpu_map, {} if facts is None else _sides(sources, facts)),
@@ -77,7 +77,8 @@ def advice_on(
     )
 
 
-def _warning(level: int) -> str:
+def level_warning(level: int) -> str:
+    """What a baseline of that x86-64 level does to guests; "" from the second level on."""
     if level >= _LEAST_LEVEL:
         return ""
     reached = f"reaches x86-64-v{level} only" if level else "does not even reach x86-64-v1"

@@ -4,13 +4,15 @@ libvirt's own answer depends on the host that it is asked on; here the models an
 the result starts on all of them. The arithmetic is `audit.cpu`'s, the advice around it `audit.advice`'s.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from audit.advice import FACTS as FACTS
 from audit.advice import advice_on
 from audit.cpu import CpuDefinition, CpuError, CpuMap, CpuSource, joint_baseline, lost_features, notes_on
+from audit.cpu.cpumap import CARRIED
 from audit.cpu.crosscheck import CrossCheck
+from audit.cpu.sources import fitting_map
 from audit.evidence import Bundle
 from audit.facts.base import Facts, Unavailable
 from audit.facts.cpu_map import CpuMapFiles, cpu_map_files
@@ -39,7 +41,7 @@ def cluster_baselines(
     Judged for KVM; where no host has it, for software emulation.
     """
     told = _told(hosts, facts)
-    cpu_map, engine = newest_map(host_maps(facts, hosts).values())
+    cpu_map, engine = choose_map(told.sources)
     return [
         _baseline(cluster, Told(told.virttype, group, told.missing), cpu_map, engine, facts, cross_check)
         for group in _by_vendor(told.sources)
@@ -93,15 +95,16 @@ def host_maps(facts: Facts, hosts: Sequence[str]) -> dict[str, CpuMap]:
     return {host: by_digest[digest] for host, digest in digests.items() if digest in by_digest}
 
 
-def newest_map(own: Iterable[CpuMap], local: CpuMap | None = None) -> tuple[CpuMap, str]:
-    """The map of the newest libvirt among the audited hosts', the local one and the carried table; what to call it.
+def choose_map(sources: Sequence[CpuSource], local: CpuMap | None = None) -> tuple[CpuMap, str]:
+    """The map to compute with, and what to call it: the newest that fits, of the hosts' own, `local` and the carried.
 
-    Of equally new ones the hosts' own comes first. The results of a run never depend on the local one.
+    The results of a run never depend on the local one.
     """
-    carried = CpuMap.carried()
-    found = [*own, *([local] if local else []), carried]
-    newest = max(found, key=lambda one: one.release)
-    return newest, f"carried CPU map ({carried.version})" if newest is carried else f"CPU map of {newest.version}"
+    carried = [CpuMap.carried(release) for release in CARRIED]
+    own = [source.cpu_map for source in sources if source.cpu_map]
+    chosen = fitting_map([*own, *([local] if local else []), *carried], sources)
+    by_package = any(chosen is one for one in carried)
+    return chosen, f"carried CPU map ({chosen.version})" if by_package else f"CPU map of {chosen.version}"
 
 
 def _told(hosts: Sequence[str], facts: Facts) -> Told:
@@ -132,7 +135,9 @@ def _offers(virttype: str, hosts: Sequence[str], facts: Facts) -> Told:
             missing[host] = f"{offer.emulator} offers no host-model for {virttype} {offer.arch}"
         else:
             version = None if isinstance(libvirt, Unavailable) else libvirt.daemon
-            sources.append(CpuSource(host, offer.host_model, offer.hypervisor, offer.arch, version, maps.get(host)))
+            sources.append(
+                CpuSource(host, offer.host_model, offer.hypervisor, offer.arch, version, maps.get(host), True)
+            )
     return Told(virttype, tuple(sources), missing)
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import click
 
-from audit.advice import advice_on
-from audit.baselines import Cluster, cluster_sources, find_cluster, newest_map
+from audit.advice import advice_on, level_warning
+from audit.baselines import Cluster, choose_map, cluster_sources, find_cluster
 from audit.cpu import (
     CpuDefinition,
     CpuError,
@@ -19,9 +19,11 @@ from audit.cpu import (
     NotComputable,
     Verdict,
     compare_with,
+    feature_set,
     find_source,
     joint_baseline,
     notes_on,
+    psabi_level,
     read_sources,
     remedy,
 )
@@ -93,7 +95,7 @@ def baseline(
             click.echo(visible(line, 4000))
         return 0
     click.echo(result.to_xml())
-    for note in notes:
+    for note in [*notes, *filter(None, [level_warning(psabi_level(feature_set(plain, chosen)))])]:
         click.echo(f"note: {visible(note, 1000)}", err=True)
     return 0
 
@@ -142,14 +144,22 @@ def _refused(error: CpuError) -> int:
 
 def _told(sources: Sequence[Path], clusters: Sequence[Cluster], wanted: str | None) -> tuple[list[CpuSource], CpuMap]:
     """All CPUs of the sources, in their order, and the map to compute with."""
-    of_bundles = [cluster_sources(cluster) for cluster in clusters]
-    own = [source.cpu_map for told in of_bundles for source in told if source.cpu_map]
-    chosen = _map(wanted) if wanted else newest_map(own, CpuMap.local())[0]
-    bundles = iter(of_bundles)
-    told: list[CpuSource] = []
-    for source in sources:
-        told += next(bundles) if source.is_dir() else read_sources(_bytes(source), _name(source, sources), chosen)
-    return told, chosen
+    of_bundles = iter([cluster_sources(cluster) for cluster in clusters])
+    texts = [(next(of_bundles) if path.is_dir() else _bytes(path), _name(path, sources)) for path in sources]
+
+    def read(cpu_map: CpuMap) -> list[CpuSource]:
+        return [
+            source
+            for text, name in texts
+            for source in (read_sources(text, name, cpu_map) if isinstance(text, bytes) else text)
+        ]
+
+    if wanted:
+        chosen = _map(wanted)
+        return read(chosen), chosen
+    told = read(CpuMap.carried())
+    chosen, _ = choose_map(told, CpuMap.local())
+    return read(chosen), chosen  # once more: host-models of capabilities caches are decoded with the map
 
 
 def _name(source: Path, sources: Sequence[Path]) -> str:

@@ -17,11 +17,13 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from audit.report_view import build
-from audit.results import GuestResult, Pair, Reason, Results, dumps
+from audit.report_view import Files, build
+from audit.results import Baseline, GuestCpuAdvice, GuestResult, Pair, Reason, Results, dumps
 from audit.text import visible
 
 TEXT_LIMIT = 2000  # characters of any one text, whatever the view model let through
+DIFFS = "cpu-diffs"  # the folder of the guests' differences
+_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII)
 CELL_LIMIT = 32_000  # characters; spreadsheets take 32,767 a cell
 
 
@@ -40,13 +42,17 @@ def render_pdf(results: Results, *, rendered: str) -> bytes:
 
 
 def write_report(results: Results, folder: Path, *, rendered: str) -> list[Path]:
-    """Write all files into `folder`, each complete or not at all; their paths, in the order people want them."""
+    """Write all files into `folder`, each complete or not at all; their paths, in the order people want them.
+
+    For the guests' differences, which may be hundreds, stands the path of their folder.
+    """
     pages = {
         "report.html": render_html(results, rendered=rendered).encode(),
         "report.pdf": render_pdf(results, rendered=rendered),
     }
     written = [write_whole(folder / name, content) for name, content in pages.items()]
-    return [*written, *write_baselines(results, folder), *write_tables(results, folder)]
+    differences = [folder / DIFFS] if write_differences(results, folder) else []
+    return [*written, *write_baselines(results, folder), *differences, *write_tables(results, folder)]
 
 
 def write_tables(results: Results, folder: Path) -> list[Path]:
@@ -97,6 +103,50 @@ def baseline_files(results: Results) -> list[tuple[str, str]]:
     return names
 
 
+def write_differences(results: Results, folder: Path) -> list[Path]:
+    """Write each guest's difference exactly as computed: `patch` is to take it."""
+    written = []
+    for baseline, names in zip(results["baselines"], difference_files(results), strict=True):
+        for guest, name in zip(_advised(baseline), names, strict=True):
+            if name:
+                written.append(write_whole(folder / DIFFS / name, guest["diff"].encode()))
+    return written
+
+
+def difference_files(results: Results) -> list[list[str]]:
+    """Per baseline and guest the name of its difference's file in `cpu-diffs`, "" for none.
+
+    A guest that stands on two hosts (once moved, its old definition left behind) may have two differences.
+    """
+    taken: dict[str, str] = {}
+    names: list[list[str]] = []
+    for baseline in results["baselines"]:
+        names.append([])
+        for guest in _advised(baseline):
+            stem, diff, number = guest["uuid"].lower(), guest["diff"], 1
+            if not diff or not _UUID.fullmatch(stem) or not _encodable(diff):
+                names[-1].append("")
+                continue
+            while taken.setdefault(name := f"{stem}{'' if number == 1 else f'-{number}'}.diff", diff) != diff:
+                number += 1
+            names[-1].append(name)
+    return names
+
+
+def _advised(baseline: Baseline) -> list[GuestCpuAdvice]:
+    advice = baseline.get("advice")
+    return advice["guests"] if advice else []
+
+
+def _encodable(text: str) -> bool:
+    """Half a character, which JSON can hold, is no text for a file."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def _file_names(stem: str) -> tuple[str, str]:
     return f"baseline-{stem}.xml", f"baseline-{stem}-migratable.xml"
 
@@ -107,7 +157,8 @@ def _file_names(stem: str) -> tuple[str, str]:
 def _page(results: Results, rendered: str, *sheets: str) -> str:
     paper = "paper.css" in sheets
     digest = hashlib.sha256(dumps(results).encode(errors="surrogatepass")).hexdigest()
-    view = build(results, rendered=rendered, digest=digest, files=baseline_files(results), paper=paper)
+    files = Files(baseline_files(results), difference_files(results))
+    view = build(results, rendered=rendered, digest=digest, files=files, paper=paper)
     style = "\n".join(_style(sheet) for sheet in sheets)
     # The page's security policy admits this one style sheet, by its digest.
     style_digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()

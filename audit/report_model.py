@@ -206,14 +206,13 @@ class Gain:
 
 @dataclass(frozen=True, slots=True)
 class BarBlock:
-    """A group in the picture of a grouping; lengths in the units of its view box."""
+    """A group in the picture of a grouping; lengths in the units of its view box, `shade` a class, `fill` for paper."""
 
     x: str
     y: str
     width: str
     height: str
     shade: str
-    """The name of its colour class."""
     fill: str
     label: str
     label_x: str

@@ -7,11 +7,13 @@ Board members read the first page and engineers the rest. All names and messages
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from audit.report_cpu import CHANGES, advice_section, notes_section
 from audit.report_fleet import folded_routes, guest_groups, host_section, pair_section
 from audit.report_model import (
     BaselineSection,
     CheckGroup,
     CheckLine,
+    CpuAdvice,
     Cut,
     FirstPage,
     Gap,
@@ -48,17 +50,25 @@ FIRST_PAGE_LINES = 33  # for the verdict's sentence, blocking reasons, condition
 FIRST_PAGE_WIDTH = 80  # characters a line there, in the widest font we expect; the verdict and the table have fewer
 
 
-def build(results: Results, *, rendered: str, digest: str, files: list[tuple[str, str]], paper: bool) -> View:
-    """The view model of `results`; for `paper`, long lists of names are cut.
+@dataclass(frozen=True, slots=True)
+class Files:
+    """Names of the files beside the report, per baseline."""
 
-    `files`: per baseline the names of its files, plain and migratable.
-    """
+    baselines: list[tuple[str, str]]
+    """Plain and migratable."""
+    differences: list[list[str]]
+    """Per guest, "" for none."""
+
+
+def build(results: Results, *, rendered: str, digest: str, files: Files, paper: bool) -> View:
+    """The view model of `results`; for `paper`, long lists of names are cut."""
     run = results["run"]
     fails = [o for o in results["outcomes"] if o["status"] == "fail"]
     context = Context(
         short=short_names([h["name"] for h in results["hosts"]]),
         anchors={check: f"finding-{n}" for n, check in enumerate(sorted({o["check"] for o in fails}), start=1)},
         names=PAPER_NAMES if paper else SCREEN_NAMES,
+        paper=paper,
     )
     groups = _Groups({c["id"]: c for c in results["checks"]}, context)
     first = _first_page(results)
@@ -71,7 +81,7 @@ def build(results: Results, *, rendered: str, digest: str, files: list[tuple[str
         hosts=tuple(host_section(cluster, hosts) for cluster, hosts in by_cluster(results["hosts"])),
         pairs=tuple(pair_section(cluster, pairs, context) for cluster, pairs in by_cluster(results["pairs"])),
         guests=guest_groups(results, context),
-        baselines=tuple(_baseline(b, names) for b, names in zip(results["baselines"], files, strict=True)),
+        baselines=_baselines(results["baselines"], files, context),
         findings=groups.of(fails),
         gaps=tuple(_gaps([o for o in results["outcomes"] if o["status"] == "unknown"], groups.checks, context)),
         errors=groups.of([o for o in results["outcomes"] if o["status"] == "error"]),
@@ -187,7 +197,16 @@ def _method(results: Results) -> tuple[tuple[str, str], ...]:
 # Baseline
 
 
-def _baseline(baseline: Baseline, files: tuple[str, str]) -> BaselineSection:
+def _baselines(baselines: list[Baseline], files: Files, context: Context) -> tuple[BaselineSection, ...]:
+    changes = CHANGES // max(1, len(baselines))
+    advice = [
+        advice_section(baseline, names, changes, context)
+        for baseline, names in zip(baselines, files.differences, strict=True)
+    ]
+    return tuple(map(_baseline, baselines, files.baselines, advice))
+
+
+def _baseline(baseline: Baseline, files: tuple[str, str], advice: CpuAdvice | None) -> BaselineSection:
     plain, migratable = baseline["cpu_xml"] or "", baseline["migratable_cpu_xml"]
     kept = set((migratable or plain).splitlines())
     lacking: dict[tuple[str, ...], list[str]] = {}
@@ -210,6 +229,8 @@ def _baseline(baseline: Baseline, files: tuple[str, str]) -> BaselineSection:
             (some([shown_name(host) for host in hosts], 8), ", ".join(features), len(features))
             for hosts, features in sorted(lacking.items(), key=lambda item: -len(item[1]))
         ),
+        notes=notes_section(baseline),
+        advice=advice,
     )
 
 

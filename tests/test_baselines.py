@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from audit.baselines import cluster_baselines, cluster_sources, find_cluster, host_maps, newest_map
-from audit.cpu import CpuError, CpuMap, feature_set, read_cpus
+from audit.baselines import choose_map, cluster_baselines, cluster_sources, find_cluster
+from audit.cpu import CpuDefinition, CpuError, CpuFeature, CpuMap, CpuSource, feature_set, read_cpus
 from audit.cpu.crosscheck import CrossCheck
 from audit.evidence import Bundle
 from audit.facts.base import Facts
@@ -28,7 +28,7 @@ def test_each_vendor_has_a_baseline_that_all_its_hosts_can_give():
         ("AMD", ("ep01", "ep02")),
         ("Intel", ("cl01", "cl02", "sr01", "sr02")),
     }
-    cpu_map, _ = newest_map(host_maps(facts, hosts).values())
+    cpu_map = CpuMap.carried()
     for baseline in baselines:
         [common] = read_cpus(baseline["cpu_xml"])
         [migratable] = read_cpus(baseline["migratable_cpu_xml"])
@@ -78,15 +78,26 @@ def test_a_cluster_that_is_not_there_is_refused_with_those_that_are():
 
 
 def test_the_newest_map_is_taken_and_named():
-    own = host_maps(*facts_of("mixed")[1:]).values()
+    source = CpuSource("kvm01", CpuDefinition(model="Westmere", features=(CpuFeature("aes"),)), host_model=True)
     carried = CpuMap.carried()
-    assert newest_map(own) == (carried, f"carried CPU map ({carried.version})")
-    newer = replace(carried, version="libvirt 12.1.0 on kvm01")
-    assert newest_map([*own, newer]) == (newer, "CPU map of libvirt 12.1.0 on kvm01")
+    assert choose_map([source]) == (carried, f"carried CPU map ({carried.version})")
+    newer = replace(source, cpu_map=replace(carried, version="libvirt 12.1.0 on kvm01"))
+    assert choose_map([source, newer]) == (newer.cpu_map, "CPU map of libvirt 12.1.0 on kvm01")
     local = replace(carried, version="libvirt 12.4.0, installed here")
-    assert newest_map([newer], local)[0] is local
-    same = replace(carried, version="libvirt 11.3.0 on kvm01")
-    assert newest_map([same])[0] is same
+    assert choose_map([newer], local)[0] is local
+    same = replace(source, cpu_map=replace(carried, version="libvirt 11.3.0 on kvm01"))
+    assert choose_map([same])[0] is same.cpu_map
+
+
+def test_hosts_that_list_features_in_an_older_maps_order_are_computed_with_that():
+    old_order = CpuDefinition(model="Westmere", features=(CpuFeature("ss"), CpuFeature("vmx")))
+    new_order = replace(old_order, features=old_order.features[::-1])
+    old, new = (CpuSource(name, cpu, host_model=True) for name, cpu in (("old", old_order), ("new", new_order)))
+    assert choose_map([old])[0] is CpuMap.carried("9.0.0")
+    assert choose_map([old, new])[0] is CpuMap.carried()
+    assert choose_map([replace(old, host_model=False)])[0] is CpuMap.carried()
+    nowhere = replace(old, cpu=replace(old_order, features=(CpuFeature("ss"), CpuFeature("vmx"), CpuFeature("pni"))))
+    assert choose_map([nowhere])[0] is CpuMap.carried()
 
 
 def test_the_table_says_unknown_with_the_reason():

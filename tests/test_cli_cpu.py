@@ -18,8 +18,8 @@ ROME = "<cpu><model fallback='forbid'>EPYC-Rome</model><vendor>AMD</vendor></cpu
 # RHEL 9 §12.4: the features of the two hosts there, and of the printed result.
 SKYLAKE_HAS = """ss vmx pdcm hypervisor tsc_adjust clflushopt umip md-clear stibp arch-capabilities ssbd xsaves pdpe1gb
 invtsc ibpb ibrs amd-stibp amd-ssbd rsba skip-l1dfl-vmentry pschange-mc-no"""
-IVY_HAS = """ss vmx pdcm pcid hypervisor arat tsc_adjust umip md-clear stibp arch-capabilities ssbd xsaveopt pdpe1gb invtsc
-ibpb amd-ssbd skip-l1dfl-vmentry pschange-mc-no"""
+IVY_HAS = """ss vmx pdcm pcid hypervisor arat tsc_adjust umip md-clear stibp arch-capabilities ssbd xsaveopt pdpe1gb
+invtsc ibpb amd-ssbd skip-l1dfl-vmentry pschange-mc-no"""
 
 
 def cpu(model: str, requires: str, disables: str = "") -> str:
@@ -62,7 +62,7 @@ def test_the_example_of_the_document_comes_out_as_printed_there():
     lines = [f"  <feature policy='require' name='{name}'/>" for name in IVY_HAS.split()]
     head = ["<cpu mode='custom' match='exact'>", "  <model fallback='forbid'>IvyBridge-IBRS</model>"]
     printed = [*head, "  <vendor>Intel</vendor>", *lines, "</cpu>", ""]
-    done = run("baseline", "--cpu-map", "9.0.0", "-", stdin=EXAMPLE)
+    done = run("baseline", "-", stdin=EXAMPLE)
     assert (done.returncode, done.stdout.splitlines()) == (0, printed)
     # Later libvirts list ss elsewhere; nothing else differs.
     newest = run("baseline", "--cpu-map", "11.3.0", "-", stdin=EXAMPLE).stdout.splitlines()

@@ -6,7 +6,7 @@ import re
 import shutil
 import subprocess
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ import pytest
 from audit.report import render_html
 from audit.results import Results, load
 from tests import report_examples as examples
+from tests.advice_examples import advised, spiteful, vast
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 FLAGS = [
@@ -82,9 +83,9 @@ def rendered(results: Results) -> str:
 
 
 @pytest.mark.parametrize("width", [360, 390, 1280])
-@pytest.mark.parametrize("name", ["no_go", "hostile"])
-def test_no_sideways_scrolling(tmp_path: Path, name: str, width: int) -> None:
-    found = measure(tmp_path, rendered(examples.ALL[name]()), width)
+@pytest.mark.parametrize("make", [examples.no_go, examples.hostile, advised, vast, spiteful])
+def test_no_sideways_scrolling(tmp_path: Path, make: Callable[[], Results], width: int) -> None:
+    found = measure(tmp_path, rendered(make()), width)
     assert found["inner"] == width
     assert found["scroll"] <= width
     assert found["wide"] == []
@@ -100,8 +101,8 @@ def test_no_sideways_scrolling_of_the_sample_fleets(tmp_path: Path, fleet: str) 
 
 
 def test_nothing_on_the_console(tmp_path: Path) -> None:
-    for name in ("no_go", "hostile"):
-        dom, log = browse(tmp_path, rendered(examples.ALL[name]()))
+    for make in (examples.no_go, examples.hostile, advised, spiteful):
+        dom, log = browse(tmp_path, rendered(make()))
         assert "CONSOLE" not in log
         assert dom.count("<h2>") >= 10
         assert "<script" not in dom

@@ -15,7 +15,7 @@ PREFIX = "vpf-test-"
 DISKS = Path("/var/lib/libvirt/images")
 
 GUEST = """
-<domain type='qemu'>
+<domain type='{virttype}'>
   <name>{name}</name>
   <memory unit='MiB'>64</memory>
   <vcpu>1</vcpu>
@@ -103,7 +103,8 @@ def live_guests(libvirtd: str) -> Iterator[dict[str, LiveGuest]]:
     try:
         made["runs"] = _define("runs", running=True)
         made["snapped"] = _define("snapped", running=True, fmt="qcow2", machine="pc")
-        made["hostile"] = _define("<img src=x onerror=alert(1)> & 'quoted'", running=False)
+        # Never started, so that it may be of the kind that baselines here are for.
+        made["hostile"] = _define("<img src=x onerror=alert(1)> & 'quoted'", running=False, virttype=_usual_virttype())
         for guest in made.values():
             if guest.running:
                 virsh("start", guest.uuid)
@@ -114,15 +115,26 @@ def live_guests(libvirtd: str) -> Iterator[dict[str, LiveGuest]]:
             _remove(guest)
 
 
+def _usual_virttype() -> str:
+    command = ["virsh", "-q", "-c", URI, "domcapabilities", "--virttype", "kvm", "--machine", "q35"]
+    return "qemu" if subprocess.run(command, capture_output=True, timeout=60, check=False).returncode else "kvm"
+
+
 def _define(
-    name: str, *, running: bool, fmt: str = "raw", machine: str = "q35", cpu: str = "<cpu mode='host-model'/>"
+    name: str,
+    *,
+    running: bool,
+    fmt: str = "raw",
+    machine: str = "q35",
+    cpu: str = "<cpu mode='host-model'/>",
+    virttype: str = "qemu",
 ) -> LiveGuest:
     full = PREFIX + name
     disk = DISKS / f"{PREFIX}{abs(hash(name))}.{fmt}"
     disk.parent.mkdir(parents=True, exist_ok=True)
     subprocess.run(["qemu-img", "create", "-q", "-f", fmt, str(disk), "16M"], check=True, timeout=60)
     escaped = full.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    xml = GUEST.format(name=escaped, machine=machine, cpu=cpu, disk=disk, format=fmt)
+    xml = GUEST.format(name=escaped, machine=machine, cpu=cpu, disk=disk, format=fmt, virttype=virttype)
     virsh("define", "/dev/stdin", stdin=xml)
     return LiveGuest(full, virsh("domuuid", full).strip(), running, disk)
 

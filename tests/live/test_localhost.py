@@ -180,6 +180,33 @@ def test_the_baseline_is_what_virsh_prints(run, oracle):
     assert "agrees" in baseline["cross_check"]
 
 
+def test_virsh_takes_the_difference_and_takes_it_back(run, oracle, live_guests, tmp_path):
+    """The commands of the advice, typed as they stand, on a guest that nothing else here looks at."""
+    result = json.loads((run[0] / "results.json").read_text())
+    uuid = live_guests["hostile"].uuid
+    [baseline] = result["baselines"]
+    [advice] = [g for g in baseline["advice"]["guests"] if g["uuid"] == uuid]
+    (tmp_path / f"{uuid}.diff").write_text(advice["diff"])
+    domain = oracle.lookupByUUIDString(uuid)
+    before = domain.XMLDesc()
+    for commands, wanted in ((advice["apply"], _cpu_of(baseline)), (advice["undo"], _cpu(before))):
+        for command in commands:
+            subprocess.run(["sh", "-ec", command], cwd=tmp_path, check=True, capture_output=True, timeout=60)
+        assert _cpu(domain.XMLDesc()) == wanted
+    assert domain.XMLDesc() == before
+
+
+def _cpu(xml: str) -> dict[str, Any]:
+    """What a domain's `<cpu>` asks for; libvirt adds its own check=."""
+    cpu = etree.fromstring(xml).find("cpu")
+    features = {(node.get("policy"), node.get("name")) for node in cpu.findall("feature")}
+    return {"mode": cpu.get("mode"), "model": cpu.findtext("model"), "features": features}
+
+
+def _cpu_of(baseline: dict[str, Any]) -> dict[str, Any]:
+    return _cpu(f"<domain>{baseline['migratable_cpu_xml'] or baseline['cpu_xml']}</domain>")
+
+
 def _usable(oracle: Any, kind: str) -> bool:
     import libvirt
 
