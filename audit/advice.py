@@ -4,13 +4,14 @@ The reckoning is `audit.cpu.advice`'s; here it is given what the hosts and guest
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from audit.cpu import CpuDefinition, CpuMap, CpuSource, feature_set, lost_features, psabi_level
 from audit.cpu.advice import (
     Group,
     HostKind,
     HostSide,
+    Reason,
     RunningGuest,
     Split,
     best_splits,
@@ -33,6 +34,7 @@ from audit.results import (
     LeftOutResult,
     LostFeatures,
     SplitResult,
+    WhyLost,
 )
 
 FACTS = (HostModels, CpuMapFiles, Libvirt, Processor, Microcode, Kernel, KernelArguments, Qemu, Bios, CpuIdentity)
@@ -58,6 +60,7 @@ def advice_on(
     guests = [] if facts is None else guests_advice(sources, baseline, cpu_map, facts, virttype)
     known = [RunningGuest(g["host"], _fits(g, sources)) for g in guests if g["effect"] not in ("unknown", "next start")]
     return Advice(
+        features=len(has),
         level=level,
         warning=level_warning(level),
         kinds=[_kind(kind) for kind in kinds],
@@ -143,7 +146,7 @@ def _lost(
     sources: Sequence[CpuSource], baseline: CpuDefinition, cpu_map: CpuMap, sides: Mapping[str, HostSide]
 ) -> list[LostFeatures]:
     """Lost features by the hosts that lack them and by why; the longest list first."""
-    grouped: dict[tuple[tuple[str, ...], tuple[tuple[str, str, str], ...]], list[str]] = {}
+    grouped: dict[tuple[tuple[str, ...], tuple[_Because, ...]], list[str]] = {}
     offering = {source.name: feature_set(source.cpu, cpu_map) for source in sources}
     for name, lacking in lost_features(sources, baseline, cpu_map).items():
         without = frozenset(lacking)
@@ -153,10 +156,21 @@ def _lost(
         LostFeatures(
             features=by_weight(names),
             hosts=list(hosts),
-            why=[{"hosts": who, "cause": cause, "words": words} for who, cause, words in why],
+            why=[WhyLost(hosts=list(one.hosts), cause=one.reason.cause, words=one.reason.words) for one in why],
         )
-        for (hosts, why), names in sorted(grouped.items(), key=lambda item: (-len(item[1]), item[0]))
+        for (hosts, why), names in sorted(grouped.items(), key=lambda item: (-len(item[1]), item[0][0], item[1]))
     ]
+
+
+class _Because(NamedTuple):
+    """Hosts with the same reason."""
+
+    hosts: tuple[str, ...]
+    reason: Reason
+
+
+_NOBODY = Reason("hypervisor", "QEMU does not migrate it, or switches it off with the model")
+_BLOCKED = Reason("hypervisor", "QEMU there calls it unavailable for the baseline's model")
 
 
 def _reasons(
@@ -165,20 +179,16 @@ def _reasons(
     having: Sequence[str],
     offering: Mapping[str, frozenset[str]],
     sides: Mapping[str, HostSide],
-) -> Iterator[tuple[str, str, str]]:
-    """Who lacks it, the cause, the words; hosts with the same reason together."""
+) -> Iterator[_Because]:
+    """Why each of the hosts in `lacking` lacks it."""
     if not lacking:
-        yield "", "hypervisor", "QEMU does not migrate it, or switches it off with the model"
-    told: dict[tuple[str, str], list[str]] = {}
+        yield _Because((), _NOBODY)
+    told: dict[Reason, list[str]] = {}
     for host in lacking:
-        if name in offering[host]:
-            reason = ("hypervisor", "QEMU there calls it unavailable for the baseline's model")
-        else:
-            found = why_lacking(name, host, having, sides)
-            reason = (found.cause, found.words)
+        reason = _BLOCKED if name in offering[host] else why_lacking(name, host, having, sides)
         told.setdefault(reason, []).append(host)
-    for (cause, words), hosts in told.items():
-        yield ", ".join(hosts), cause, words
+    for reason, hosts in told.items():
+        yield _Because(tuple(hosts), reason)
 
 
 def _split(split: Split) -> SplitResult:

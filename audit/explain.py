@@ -50,7 +50,7 @@ def _hosts(advice: Advice) -> Iterator[str]:
     for kind in advice["kinds"]:
         about = f"{kind['model']}, {kind['features']} features, {level_name(kind['level'])}"
         yield from _wrapped("", f"{', '.join(kind['hosts'])}: {about}", "  ")
-    yield f"  the baseline: {level_name(advice['level'])}"
+    yield f"  the baseline: {advice['features']} features, {level_name(advice['level'])}"
 
 
 def _lost(advice: Advice) -> Iterator[str]:
@@ -60,7 +60,7 @@ def _lost(advice: Advice) -> Iterator[str]:
     for lost in advice["lost"]:
         yield from _wrapped("", f"{', '.join(lost['features'])} ({len(lost['features'])})", "  ")
         for why in lost["why"]:
-            yield from _wrapped("", f"{why['hosts'] + ': ' if why['hosts'] else ''}{why['words']}", "      ")
+            yield from _wrapped("", f"{', '.join(why['hosts'])}: {why['words']}".removeprefix(": "), "      ")
 
 
 def _left_out(advice: Advice) -> Iterator[str]:

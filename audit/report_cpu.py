@@ -147,7 +147,6 @@ def _heat_map(advice: Advice, baseline: Baseline, context: Context) -> HeatMap:
         part = shown[start : start + HEAT_COLUMNS]
         heads = tuple(_heat_head(kinds[number], context) for number in part)
         blocks.append((heads, tuple(_heat_row(row, part, context) for row in rows)))
-    whole = advice["splits"][0]["groups"] if advice["splits"] else []
     return HeatMap(
         caption=f"{counted(sum(len(row['features']) for row in advice['matrix']), 'feature')} that not every one of "
         f"{counted(len(kinds), 'kind')} of hosts gives, or that the baseline gives up",
@@ -155,7 +154,7 @@ def _heat_map(advice: Advice, baseline: Baseline, context: Context) -> HeatMap:
         baseline=HeatHead(
             hosts="baseline",
             model=shown_name(baseline["model"] or "none"),
-            features=counted(whole[0]["features"], "feature") if len(whole) == 1 else "",
+            features=counted(advice["features"], "feature"),
             level=level_name(advice["level"]),
         ),
         left_out=_left_out(kinds, shown, advice["matrix"][len(rows) :]),
@@ -193,8 +192,7 @@ def _left_out(kinds: Sequence[HostKindResult], shown: Sequence[int], rows: Seque
 def _cost(lost: LostFeatures, context: Context) -> Cost:
     reasons = []
     for why in lost["why"]:
-        named = why["hosts"].split(", ")
-        who = "" if named == lost["hosts"] or not why["hosts"] else _hosts(named, context)
+        who = "" if why["hosts"] == lost["hosts"] else _hosts(why["hosts"], context)
         reasons.append((who, visible(why["cause"], 20), visible(why["words"], SENTENCE_LIMIT)))
     return Cost(
         features=_features(lost["features"]),

@@ -171,13 +171,20 @@ class GuestResult(TypedDict):
     targets: list[TargetResult]
 
 
+class WhyLost(TypedDict):
+    """Why some hosts do not give a feature. No hosts: all give it, and yet guests cannot have it."""
+
+    hosts: list[str]
+    cause: Literal["silicon", "software", "hypervisor", "unknown"]
+    words: str
+
+
 class LostFeatures(TypedDict):
-    """Features that the baseline lacks because these hosts lack them, each with one host's reason."""
+    """Features that the baseline lacks because the same hosts lack them for the same reasons."""
 
     features: list[str]
     hosts: list[str]
-    why: list[dict[str, str]]
-    """Per reason: `hosts` (joined by commas), `cause` (silicon, software, hypervisor, unknown), `words`."""
+    why: list[WhyLost]
 
 
 class LeftOutResult(TypedDict):
@@ -259,8 +266,9 @@ class GuestCpuAdvice(TypedDict):
 class Advice(TypedDict):
     """What the baseline costs, and what to do about it."""
 
+    features: int
     level: int
-    """The baseline's x86-64 level."""
+    """The baseline's features, and the x86-64 level that they reach."""
     warning: str
     kinds: list[HostKindResult]
     matrix: list[FeatureRow]

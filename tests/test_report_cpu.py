@@ -98,7 +98,7 @@ def test_a_reason_that_holds_for_all_hosts_does_not_name_them_again() -> None:
     lost = {
         "features": ["aes"],
         "hosts": ["a", "b"],
-        "why": [{"hosts": "a, b", "cause": "silicon", "words": "no"}],
+        "why": [{"hosts": ["a", "b"], "cause": "silicon", "words": "no"}],
     }
     [cost] = view(lost=[lost]).costs.shown
     assert cost.reasons.shown == (("", "silicon", "no"),)
