@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from audit.cpu import CpuDefinition, CpuMap, CpuSource, feature_set, lost_features, psabi_level
 from audit.cpu.advice import (
+    KERNEL_ARGUMENTS,
     Group,
     HostKind,
     HostSide,
@@ -20,11 +21,11 @@ from audit.cpu.advice import (
     why_lacking,
 )
 from audit.facts.base import Facts, HostFact, Unavailable
-from audit.facts.cpu import CpuIdentity, Microcode, Processor
+from audit.facts.cpu import HostCpu, Microcode, Processor
 from audit.facts.cpu_map import CpuMapFiles
 from audit.facts.host_models import HostModels
 from audit.facts.versions import Bios, Kernel, KernelArguments, Libvirt, Qemu
-from audit.guest_advice import by_weight, guests_advice
+from audit.guest_advice import Evidence, GuestsAdvice, by_weight, guests_advice
 from audit.results import (
     Advice,
     FeatureRow,
@@ -37,7 +38,7 @@ from audit.results import (
     WhyLost,
 )
 
-FACTS = (HostModels, CpuMapFiles, Libvirt, Processor, Microcode, Kernel, KernelArguments, Qemu, Bios, CpuIdentity)
+FACTS = (HostModels, CpuMapFiles, Libvirt, Processor, HostCpu, Microcode, Kernel, KernelArguments, Qemu, Bios)
 """What is read of hosts, here and for the baseline itself."""
 
 _LEAST_LEVEL = 2
@@ -47,36 +48,38 @@ def advice_on(
     sources: Sequence[CpuSource],
     baseline: CpuDefinition,
     cpu_map: CpuMap,
-    facts: Facts | None = None,
-    virttype: str = "kvm",
+    evidence: Evidence | None = None,
 ) -> Advice:
-    """All advice on the sources' baseline; without `facts` (files, no bundle) what they do not tell is unknown.
+    """All advice on the sources' baseline; without `evidence` (files, no bundle) what they do not tell is unknown.
 
     `baseline`: the migratable one, which guests are to be given. Raises UnknownCpuName.
     """
     kinds = host_kinds(sources, cpu_map)
     has = feature_set(baseline, cpu_map)
     level = psabi_level(has)
-    guests = [] if facts is None else guests_advice(sources, baseline, cpu_map, facts, virttype)
-    known = [RunningGuest(g["host"], _fits(g, sources)) for g in guests if g["effect"] not in ("unknown", "next start")]
+    hosts = [source.name for source in sources]
+    guests, unread = guests_advice(hosts, baseline, cpu_map, evidence) if evidence else GuestsAdvice([], {})
+    known = [RunningGuest(g["host"], _fits(g, hosts)) for g in guests if g["effect"] in ("has it", "power cycle")]
+    count = None if evidence is None or unread else known
     return Advice(
         features=len(has),
         level=level,
         warning=level_warning(level),
         kinds=[_kind(kind) for kind in kinds],
         matrix=_matrix(kinds, has),
-        lost=_lost(sources, baseline, cpu_map, {} if facts is None else _sides(sources, facts)),
+        lost=_lost(sources, baseline, cpu_map, _sides(sources, evidence.facts) if evidence else {}),
         left_out=[
             LeftOutResult(
                 hosts=list(out.hosts),
-                model=(out.baseline.model if out.baseline else "") or "",
+                model=out.baseline.model or "",
                 level=out.level,
                 gained=by_weight(out.gained),
             )
             for out in leave_one_out(kinds, baseline, cpu_map)
         ],
-        splits=[_split(split) for split in best_splits(kinds, cpu_map, None if facts is None else known)],
+        splits=[_split(split) for split in best_splits(kinds, cpu_map, count)],
         guests=guests,
+        unread=unread,
     )
 
 
@@ -123,7 +126,7 @@ def _sides(sources: Sequence[CpuSource], facts: Facts) -> dict[str, HostSide]:
 _SOFTWARE: tuple[tuple[str, type[HostFact], Callable[[Any], str]], ...] = (
     ("microcode", Microcode, str),
     ("kernel", Kernel, lambda fact: fact.release),
-    ("kernel arguments", KernelArguments, lambda fact: " ".join(sorted(fact.cpu_words))),
+    (KERNEL_ARGUMENTS, KernelArguments, lambda fact: " ".join(sorted(fact.cpu_words))),
     ("QEMU", Qemu, lambda fact: str(fact.version or "none")),
     ("libvirt", Libvirt, lambda fact: str(fact.daemon)),
     ("firmware", Bios, lambda fact: f"{fact.version or ''} {fact.date or ''}".strip()),
@@ -212,7 +215,6 @@ def _group(group: Group) -> GroupResult:
     )
 
 
-def _fits(advice: GuestCpuAdvice, sources: Sequence[CpuSource]) -> frozenset[str]:
+def _fits(advice: GuestCpuAdvice, hosts: Sequence[str]) -> frozenset[str]:
     """The other hosts that its CPU fits."""
-    barred = {advice["host"], *advice["blocked"], *advice["unproved"]}
-    return frozenset(source.name for source in sources) - barred
+    return frozenset(hosts) - {advice["host"], *advice["blocked"], *advice["unproved"]}

@@ -19,7 +19,9 @@ from audit.facts.cpu_map import CpuMapFiles, cpu_map_files
 from audit.facts.guest_source import read_guests
 from audit.facts.host_models import DomainCapabilities, HostModels
 from audit.facts.versions import Libvirt
+from audit.guest_advice import Barriers, Evidence
 from audit.inventory import Inventory
+from audit.policy import Policy
 from audit.results import Baseline
 
 CrossChecker = Callable[[Sequence[CpuDefinition], CpuMap], CrossCheck]
@@ -34,17 +36,17 @@ class Told(NamedTuple):
 
 
 def cluster_baselines(
-    cluster: str, hosts: Sequence[str], facts: Facts, cross_check: CrossChecker | None = None
+    cluster: str, hosts: Sequence[str], facts: Facts, barriers: Barriers, cross_check: CrossChecker | None = None
 ) -> list[Baseline]:
     """One baseline for each CPU vendor among the cluster's hosts; a host that cannot be in it is named with the reason.
 
-    Judged for KVM; where no host has it, for software emulation.
+    Judged for KVM; where no host has it, for software emulation. `barriers`: what the checks say of guests' CPUs.
     """
     told = _told(hosts, facts)
     cpu_map, engine = choose_map(told.sources)
+    evidence = Evidence(facts, barriers, told.virttype, told.missing)
     return [
-        _baseline(cluster, Told(told.virttype, group, told.missing), cpu_map, engine, facts, cross_check)
-        for group in _by_vendor(told.sources)
+        _baseline(cluster, group, told, cpu_map, engine, evidence, cross_check) for group in _by_vendor(told.sources)
     ] or [_none(cluster, hosts, told, engine)]
 
 
@@ -54,22 +56,22 @@ class Cluster(NamedTuple):
     name: str
     hosts: tuple[str, ...]
     facts: Facts
+    policy: Policy
 
 
 def find_cluster(bundle: Bundle, name: str | None) -> Cluster:
     """The bundle's cluster of that name; without one, the only one. Raises `CpuError` when that leaves a choice."""
-    clusters = {
-        one.name: tuple(host.name for host in one.hosts) for one in Inventory.from_json(bundle.inventory).clusters
-    }
+    inventory = Inventory.from_json(bundle.inventory)
+    clusters = {one.name: tuple(host.name for host in one.hosts) for one in inventory.clusters}
     if name is None and len(clusters) == 1:
         [name] = clusters
     if name not in clusters:
         known = ", ".join(sorted(clusters))
         raise CpuError(f"no cluster {name}: there is {known}" if name else f"name one of the clusters: {known}")
-    return Cluster(name, clusters[name], Facts(bundle.hosts, read_guests))
+    return Cluster(name, clusters[name], Facts(bundle.hosts, read_guests), inventory.policy)
 
 
-def cluster_sources(cluster: Cluster) -> tuple[CpuSource, ...]:
+def cluster_sources(cluster: Cluster) -> Told:
     """What the cluster's hosts can give to KVM guests (without KVM: to emulated ones).
 
     Raises `CpuError` when a host did not tell: a baseline without it would not be one.
@@ -78,7 +80,7 @@ def cluster_sources(cluster: Cluster) -> tuple[CpuSource, ...]:
     if told.missing:
         host, why = next(iter(told.missing.items()))
         raise CpuError(f"{host}: {why}")
-    return told.sources
+    return told
 
 
 def host_maps(facts: Facts, hosts: Sequence[str]) -> dict[str, CpuMap]:
@@ -149,9 +151,14 @@ def _by_vendor(sources: Sequence[CpuSource]) -> list[tuple[CpuSource, ...]]:
 
 
 def _baseline(
-    cluster: str, told: Told, cpu_map: CpuMap, engine: str, facts: Facts, cross_check: CrossChecker | None
+    cluster: str,
+    sources: tuple[CpuSource, ...],
+    told: Told,
+    cpu_map: CpuMap,
+    engine: str,
+    evidence: Evidence,
+    cross_check: CrossChecker | None,
 ) -> Baseline:
-    sources = told.sources
     result = _none(cluster, [source.name for source in sources], told, engine)
     try:
         plain = joint_baseline(sources, cpu_map)
@@ -167,7 +174,7 @@ def _baseline(
     result["vendor"] = plain.vendor
     result["removed_by"] = {feature: list(by) for feature, by in lost.items()}
     result["notes"] = notes_on(sources, cpu_map, plain, migratable=False)
-    result["advice"] = advice_on(sources, migratable, cpu_map, facts, told.virttype)
+    result["advice"] = advice_on(sources, migratable, cpu_map, evidence)
     if cross_check:
         checked = cross_check([source.cpu for source in sources], cpu_map)
         who = f"libvirt {checked.libvirt_version}" if checked.libvirt_version else "libvirt"

@@ -161,6 +161,11 @@ class Check:
     why: str
 
     @property
+    def domain(self) -> str:
+        """What it is about: the file that it stands in, and the first part of its id."""
+        return self.id.partition(".")[0]
+
+    @property
     def facts(self) -> tuple[type[HostFact] | type[GuestFact], ...]:
         """The kinds of facts it asks for."""
         return tuple(p.kind for p in self.parameters if p.kind is not Policy)

@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -29,9 +29,12 @@ from audit.cpu import (
 )
 from audit.cpu.cpumap import CARRIED
 from audit.cpu.rules import Version as LibvirtVersion
+from audit.evaluate import cpu_barriers
 from audit.evidence import Bundle
 from audit.explain import explained
 from audit.facts.versions import Version
+from audit.guest_advice import Evidence
+from audit.judge import discover
 from audit.text import visible
 
 UNREADABLE, REFUSED, CANNOT_SAY = 2, 3, 5
@@ -82,22 +85,32 @@ def baseline(
         notes = [] if as_on else notes_on(told, chosen, plain, migratable=migratable)
     except CpuError as error:
         return _refused(error)
-    if as_json or explain:
-        facts = clusters[0].facts if len(clusters) == len(sources) == 1 else None
-        given = joint_baseline(told, chosen, migratable=True)
-        advice = advice_on(told, given, chosen, facts)
-        if as_json:
-            found = {"cpu_xml": result.to_xml(), "engine": chosen.version, "notes": notes, "advice": advice}
-            click.echo(json.dumps(found, indent=1, ensure_ascii=False))
-            return 0
-        click.echo(result.to_xml())
-        for line in explained(advice, notes):
-            click.echo(visible(line, 4000))
+    if not (as_json or explain):
+        notes += filter(None, [level_warning(psabi_level(feature_set(plain, chosen)))])
+        _print(result.to_xml(), [f"note: {note}" for note in notes], err=True)
         return 0
-    click.echo(result.to_xml())
-    for note in [*notes, *filter(None, [level_warning(psabi_level(feature_set(plain, chosen)))])]:
-        click.echo(f"note: {visible(note, 1000)}", err=True)
+    advice = advice_on(told, joint_baseline(told, chosen, migratable=True), chosen, _evidence(sources, clusters))
+    if as_json:
+        found = {"cpu_xml": result.to_xml(), "engine": chosen.version, "notes": notes, "advice": advice}
+        click.echo(json.dumps(found, indent=1))
+    else:
+        _print(result.to_xml(), [f"Computed with the CPU map of {chosen.version}", *explained(advice, notes)])
     return 0
+
+
+def _print(xml: str, lines: Iterable[str], *, err: bool = False) -> None:
+    """The result as virsh prints it, then what people are told, defused."""
+    click.echo(xml)
+    for line in lines:
+        click.echo(visible(line, 4000), err=err)
+
+
+def _evidence(sources: Sequence[Path], clusters: Sequence[Cluster]) -> Evidence | None:
+    """What a bundle tells beyond its hosts' CPUs; None for files, and for a mixture."""
+    if not len(clusters) == len(sources) == 1:
+        return None
+    [cluster] = clusters
+    return Evidence(cluster.facts, cpu_barriers(cluster, discover()), cluster_sources(cluster).virttype, {})
 
 
 @click.command()
@@ -144,7 +157,7 @@ def _refused(error: CpuError) -> int:
 
 def _told(sources: Sequence[Path], clusters: Sequence[Cluster], wanted: str | None) -> tuple[list[CpuSource], CpuMap]:
     """All CPUs of the sources, in their order, and the map to compute with."""
-    of_bundles = iter([cluster_sources(cluster) for cluster in clusters])
+    of_bundles = iter([cluster_sources(cluster).sources for cluster in clusters])
     texts = [(next(of_bundles) if path.is_dir() else _bytes(path), _name(path, sources)) for path in sources]
 
     def read(cpu_map: CpuMap) -> list[CpuSource]:
@@ -193,7 +206,8 @@ def _tell_remedy(target: CpuSource, cpu: CpuDefinition, cpu_map: CpuMap) -> None
     found = remedy(target, cpu, cpu_map)
     click.echo(f"to pass: {visible(found.words, 1000)}", err=True)
     if found.cpu:
-        click.echo(found.cpu.to_xml(), nl=False, err=True)
+        for line in found.cpu.to_xml().splitlines():
+            click.echo(visible(line, 4000), err=True)
 
 
 def _bytes(source: Path) -> bytes:

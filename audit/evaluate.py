@@ -5,15 +5,17 @@ import shlex
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 from audit.baselines import FACTS as BASELINE_FACTS
-from audit.baselines import CrossChecker, cluster_baselines
+from audit.baselines import Cluster, CrossChecker, cluster_baselines
 from audit.check import Check, Parameter, Role, Scope
 from audit.evidence import Bundle, HostEvidence, Probe
 from audit.facts.base import Facts, Guest, GuestFact, HostFact, Unavailable
 from audit.facts.guest import GuestCpu, GuestMachine, GuestMemory, GuestPinning, GuestState
 from audit.facts.guest_source import read_guests
+from audit.guest_advice import Barriers
 from audit.inventory import Inventory
 from audit.judge import Judge, Judgements, Subject
 from audit.judge import Outcome as JudgedOutcome
@@ -39,6 +41,7 @@ from audit.verdict import (
     GuestRoutes,
     Route,
     concerns,
+    cpu_barrier,
     departure,
     guest_route,
     pair_route,
@@ -94,8 +97,18 @@ def evaluate(
         ],
         pairs=[_pair(cluster, s, t, route) for cluster in routes for (s, t), route in cluster.pairs.items()],
         guests=[_guest(cluster, guest, facts) for cluster in routes for guest in cluster.guests],
-        baselines=[b for cluster in routes for b in cluster_baselines(cluster.name, cluster.hosts, facts, cross_check)],
+        baselines=[
+            baseline
+            for name, hosts in clusters.items()
+            for baseline in cluster_baselines(name, hosts, facts, partial(cpu_barrier, judged[name]), cross_check)
+        ],
     )
+
+
+def cpu_barriers(cluster: Cluster, checks: Sequence[Check]) -> Barriers:
+    """What the checks say of the CPUs of the cluster's running guests, for advice without a whole evaluation."""
+    hosts = [host for host in cluster.hosts if not cluster.facts.said(host).host.problem]
+    return partial(cpu_barrier, Judge(cluster.facts, checks, cluster.policy).cluster(cluster.name, hosts))
 
 
 def _merged(bundles: Sequence[Bundle]) -> tuple[dict[str, HostEvidence], list[Inventory]]:

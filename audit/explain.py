@@ -8,7 +8,7 @@ from audit.results import Advice, GuestCpuAdvice, SplitResult
 WIDTH = 110
 _EFFECTS = {
     "has it": "runs with its features already",
-    "next start": "is shut off: takes it at its next start",
+    "next start": "is shut off: takes it at its next start (but a managed save brings the old CPU back)",
     "power cycle": "needs a full power cycle to take it (shut down, then start: a reboot keeps the CPU)",
     "unknown": "not judged",
 }
@@ -96,9 +96,11 @@ def split_sentence(split: SplitResult) -> str:
 
 
 def _guests(advice: Advice) -> Iterator[str]:
-    if not advice["guests"]:
+    if not advice["guests"] and not advice["unread"]:
         return
     yield from _heading("What it means for each guest")
+    for host, why in advice["unread"].items():
+        yield from _wrapped("", f"the guests of {host} could not be listed: {why}", "  ")
     for guest in advice["guests"]:
         yield f"  {guest['guest']} on {guest['host']} {_EFFECTS[guest['effect']]}"
         for line in guest_sentences(guest):
@@ -114,9 +116,9 @@ def _guests(advice: Advice) -> Iterator[str]:
 def guest_sentences(guest: GuestCpuAdvice) -> Iterator[str]:
     """What keeps the guest from moving now, and what the baseline would change for it."""
     for host, lacking in guest["blocked"].items():
-        yield f"as it runs now it cannot move to {host}: {lacking}"
+        yield f"as it runs now its CPU keeps it from {host}: {lacking}"
     for host, why in guest["unproved"].items():
-        yield f"whether it can move to {host} is not proved: {why}"
+        yield f"whether its CPU lets it move to {host} is not proved: {why}"
     if guest["loses"]:
         yield f"would lose: {', '.join(guest['loses'])}"
     if guest["gains"]:

@@ -93,11 +93,10 @@ def baseline_files(results: Results) -> list[tuple[str, str]]:
     for number, baseline in enumerate(results["baselines"]):
         several = clusters.count(baseline["cluster"]) > 1
         wanted = f"{baseline['cluster']}-{baseline['vendor'] or number}" if several else baseline["cluster"]
-        stem = re.sub(r"[^A-Za-z0-9._-]+", "_", wanted)[:80] or "_"
+        stem = _plain(wanted)
         pair = _file_names(stem)
         if stem != wanted or taken & {name.lower() for name in pair}:
-            digest = hashlib.sha256(f"{number} {wanted}".encode(errors="surrogatepass")).hexdigest()[:8]
-            pair = _file_names(f"{stem}-{digest}")
+            pair = _file_names(f"{stem}-{_digest(f'{number} {wanted}')}")
         taken |= {name.lower() for name in pair}
         names.append(pair)
     return names
@@ -114,23 +113,34 @@ def write_differences(results: Results, folder: Path) -> list[Path]:
 
 
 def difference_files(results: Results) -> list[list[str]]:
-    """Per baseline and guest the name of its difference's file in `cpu-diffs`, "" for none.
+    """Per baseline and guest the name of its difference's file in `cpu-diffs`, "" for none: `HOST/UUID.diff`.
 
-    A guest that stands on two hosts (once moved, its old definition left behind) may have two differences.
+    By host, because the commands run there and a guest may stand on two (once moved, its old definition left behind).
     """
-    taken: dict[str, str] = {}
+    folders: dict[str, str] = {}
     names: list[list[str]] = []
     for baseline in results["baselines"]:
         names.append([])
         for guest in _advised(baseline):
-            stem, diff, number = guest["uuid"].lower(), guest["diff"], 1
-            if not diff or not _UUID.fullmatch(stem) or not _encodable(diff):
+            if not guest["diff"] or not _UUID.fullmatch(guest["uuid"].lower()) or not _encodable(guest["diff"]):
                 names[-1].append("")
                 continue
-            while taken.setdefault(name := f"{stem}{'' if number == 1 else f'-{number}'}.diff", diff) != diff:
-                number += 1
-            names[-1].append(name)
+            host = guest["host"]
+            if host not in folders:
+                plain = _plain(host)
+                taken = {folder.lower() for folder in folders.values()}
+                folders[host] = plain if plain == host and plain.lower() not in taken else f"{plain}-{_digest(host)}"
+            names[-1].append(f"{folders[host]}/{guest['uuid'].lower()}.diff")
     return names
+
+
+def _plain(name: str) -> str:
+    """What of the name may stand in a file name."""
+    return re.sub(r"[^A-Za-z0-9._-]+|^[.]+", "_", name)[:80] or "_"
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()[:8]
 
 
 def _advised(baseline: Baseline) -> list[GuestCpuAdvice]:

@@ -98,6 +98,9 @@ def advice_section(baseline: Baseline, files: Sequence[str], changes: int, conte
         groupings=_groupings(splits, context) if len(splits) > 1 else (),
         counts_guests=any(split["movable"] is not None for split in splits),
         guests=_guests(advice["guests"], files, changes, context),
+        unread=few(
+            [(context.host(host), visible(why, SENTENCE_LIMIT)) for host, why in advice["unread"].items()], HOSTS
+        ),
         files=_files(files),
     )
 

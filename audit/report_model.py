@@ -285,6 +285,8 @@ class CpuAdvice:
     groupings: tuple[Grouping, ...]
     counts_guests: bool
     guests: GuestCpus | None
+    unread: Few[tuple[str, str]]
+    """Hosts whose guests could not be listed, and why."""
     files: str
 
 

@@ -213,7 +213,7 @@ class SplitResult(TypedDict):
     features: float
     level: float
     movable: int | None
-    """Guests that could move within their group as they run now; null when no guests are known."""
+    """Guests that could move within their group as they run now; null when not all guests are known."""
     best_by: list[str]
     """features, level, guests: by which it is the best with that many groups."""
     exact: bool
@@ -248,7 +248,7 @@ class GuestCpuAdvice(TypedDict):
     """What it takes until the guest runs with the baseline: nothing (it sees just these features now, and the
     difference keeps it so at later starts), its next start, or to be shut down and started."""
     blocked: dict[str, str]
-    """Hosts of the baseline that it cannot move to as it runs now, and what they lack."""
+    """Other hosts of the cluster that its CPU keeps it from as it runs now, and why."""
     unproved: dict[str, str]
     """Hosts of which that cannot be said, and why."""
     loses: list[str]
@@ -277,6 +277,8 @@ class Advice(TypedDict):
     left_out: list[LeftOutResult]
     splits: list[SplitResult]
     guests: list[GuestCpuAdvice]
+    unread: dict[str, str]
+    """Hosts whose guests could not be listed, and why: they are missing above."""
 
 
 class Baseline(TypedDict):

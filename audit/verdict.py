@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from audit.check import Blocks, Role, Severity
 from audit.facts.base import Guest
+from audit.guest_advice import CPU_DOMAINS, Barrier
 from audit.judge import Judgements, Outcome, Subject
 from audit.results import Reason, RouteVerdict, Verdict, VerdictSummary
 
@@ -65,6 +66,17 @@ def guest_route(found: Judgements, cluster: str, guest: Guest, target: str, *, a
         *found.of(Subject(guest.host, target, guest)),
     ]
     return _route(_concerning(outcomes, active=active))
+
+
+def cpu_barrier(found: Judgements, guest: Guest, target: str) -> Barrier:
+    """What the checks on CPUs say of a running guest and that target: the first refusal, the first doubt."""
+    outcomes = [*found.of(Subject(guest.host, None, guest)), *found.of(Subject(guest.host, target, guest))]
+    first: dict[RouteVerdict, str] = {}
+    for outcome in sorted(outcomes, key=lambda o: (o.check.stage, -o.check.severity, o.check.id)):
+        effect = _effect(outcome)
+        if outcome.check.domain in CPU_DOMAINS and effect in ("no", "unknown"):
+            first.setdefault(effect, next(_reasons(outcome))["message"])
+    return Barrier(first.get("no", ""), first.get("unknown", ""))
 
 
 def departure(found: Judgements, guest: Guest, *, active: bool) -> Route:

@@ -28,14 +28,16 @@ def no_known_break(
     source: Source[Libvirt],
     libvirt: Target[Libvirt],
     qemu: Target[Qemu],
+    here: Source[OsRelease],
     system: Target[OsRelease],
 ) -> Iterator[Finding]:
     """The target's versions have no known fault that refuses the guest although its CPU fits.
 
     Some releases describe the same CPU with other names than the ones before. libvirt then takes the guest's CPU for a
-    changed one, and refuses it on arrival; the guest goes on running on the source.
+    changed one, and refuses it on arrival; the guest goes on running on the source. Where only the vendor could say
+    whether its build has the repair, and it supports the way, it is taken to have it.
     """
-    yield from _found(_BLOCKING, _running(cpu, machine), _side(source), _side(libvirt, qemu, system))
+    yield from _found(_BLOCKING, _running(cpu, machine), _side(source), _side(libvirt, qemu, system), (here, system))
 
 
 @check(
@@ -57,15 +59,19 @@ def no_known_risk(
     Whether such a fault bites depends on details that cannot be read from outside. A refused guest goes on running on
     the source. Where the vendor supports the way, its builds are taken to have the repair.
     """
-    if support_path(here, system).status == "supported":
-        raise NotApplicable("the vendor supports live migration this way")
-    yield from _found(_RISKS, _running(cpu, machine), _side(source), _side(libvirt, None, system))
+    yield from _found(_RISKS, _running(cpu, machine), _side(source), _side(libvirt, None, system), (here, system))
 
 
-def _found(breaks: tuple[Break, ...], guest: RunningCpu, source: Side, target: Side) -> Iterator[Finding]:
+def _found(
+    breaks: tuple[Break, ...], guest: RunningCpu, source: Side, target: Side, way: tuple[OsRelease, OsRelease]
+) -> Iterator[Finding]:
     try:
         found = known_breaks(source, target, guest, breaks)
     except Undecided as doubt:
+        if doubt.part == "system" and target.systems and support_path(*way).status == "supported":
+            raise NotApplicable(
+                "only the vendor knows whether its build is repaired, and it supports the way"
+            ) from doubt
         raise Unavailable(_PROBES[doubt.part], doubt.reason) from doubt
     versions = ((name, version) for name, version in (("libvirt", target.libvirt), ("QEMU", target.qemu)) if version)
     has = ", ".join(f"{name} {'.'.join(map(str, version))}" for name, version in versions)

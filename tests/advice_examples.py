@@ -119,6 +119,7 @@ def advice(**parts: Any) -> Advice:
             guest("off02", "kvm01", 4, "next start"),
             guest("calm01", "kvm02", 5, "has it"),
         ],
+        "unread": {},
         **parts,
     }
     return made  # type: ignore[return-value]
@@ -195,6 +196,7 @@ def vast(hosts: int = 1000, kinds: int = 12, guests: int = 300) -> Results:
                     )
                     for n in range(guests)
                 ],
+                "unread": {},
             },
         }
     ]

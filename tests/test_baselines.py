@@ -11,8 +11,10 @@ from audit.cpu.crosscheck import CrossCheck
 from audit.evidence import Bundle
 from audit.facts.base import Facts
 from audit.facts.guest_source import read_guests
+from audit.guest_advice import Barrier
 from audit.sidebyside import LINES, rows
 
+NOTHING = lambda guest, target: Barrier()  # noqa: E731 - no check said anything
 SAMPLES = Path(__file__).parent.parent / "sample_data"
 
 
@@ -23,7 +25,7 @@ def facts_of(fleet: str) -> tuple[Bundle, Facts, list[str]]:
 
 def test_each_vendor_has_a_baseline_that_all_its_hosts_can_give():
     _, facts, hosts = facts_of("mixed")
-    baselines = cluster_baselines("mixed", hosts, facts)
+    baselines = cluster_baselines("mixed", hosts, facts, NOTHING)
     assert {(b["vendor"], tuple(b["hosts"])) for b in baselines} == {
         ("AMD", ("ep01", "ep02")),
         ("Intel", ("cl01", "cl02", "sr01", "sr02")),
@@ -41,7 +43,7 @@ def test_each_vendor_has_a_baseline_that_all_its_hosts_can_give():
 def test_a_host_that_did_not_tell_is_named_and_the_second_opinion_is_noted():
     _, facts, hosts = facts_of("partial")
     agreeing = lambda cpus, _: CrossCheck("agrees", "9.0.0", f"{len(cpus)} CPUs")  # noqa: E731
-    [baseline] = cluster_baselines("partial", hosts, facts, agreeing)
+    [baseline] = cluster_baselines("partial", hosts, facts, NOTHING, agreeing)
     assert set(baseline["missing"]) == set(hosts) - set(baseline["hosts"])
     assert "host not reached" in baseline["missing"]["pa02"]
     assert baseline["cross_check"] == f"libvirt 9.0.0 agrees: {len(baseline['hosts'])} CPUs"
@@ -50,7 +52,7 @@ def test_a_host_that_did_not_tell_is_named_and_the_second_opinion_is_noted():
 def test_a_cluster_that_tells_nothing_has_a_reason_instead_of_a_baseline():
     bundle, _, _ = facts_of("partial")
     facts = Facts({"pa02": bundle.hosts["pa02"]}, read_guests)
-    [baseline] = cluster_baselines("partial", ["pa02"], facts)
+    [baseline] = cluster_baselines("partial", ["pa02"], facts, NOTHING)
     assert (baseline["cpu_xml"], baseline["hosts"]) == (None, [])
     assert baseline["problem"]
 
@@ -61,7 +63,7 @@ def test_a_bundle_with_an_untold_host_has_no_baseline_of_its_own():
 
 
 def test_a_clusters_sources_know_their_libvirt_and_its_map():
-    sources = cluster_sources(find_cluster(facts_of("mixed")[0], "mixed"))
+    sources = cluster_sources(find_cluster(facts_of("mixed")[0], "mixed")).sources
     assert [source.name for source in sources] == ["cl01", "cl02", "sr01", "sr02", "ep01", "ep02"]
     assert {source.libvirt for source in sources} == {(10, 0, 0), (10, 10, 0)}
     assert all(source.cpu_map and source.cpu_map.release == source.libvirt for source in sources)

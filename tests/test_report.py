@@ -258,10 +258,10 @@ def test_baseline_recommends_the_one_that_may_migrate() -> None:
 def test_baseline_steps_can_be_undone() -> None:
     text = section(html(examples.go()), "How to give it to a guest", "7 Findings")
     steps = [
-        "virsh dumpxml --inactive NAME > NAME.before.xml",
+        "umask 077; virsh dumpxml --inactive --security-info NAME > NAME.before.xml",
         "virsh edit NAME",
-        "virsh shutdown NAME",
-        "virsh start NAME",
+        "virsh shutdown NAME && until ",
+        "; done && virsh start NAME",
         "The source document says virsh reboot",
         "virsh define NAME.before.xml",
     ]

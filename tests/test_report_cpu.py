@@ -114,7 +114,7 @@ def test_guests() -> None:
     assert "Nothing needs to be done now for calm01. The difference keeps it so at later starts." in text
     assert "cpu-diffs/ holds the difference that gives it to 4 guests" in text
     assert f"To undo:virsh define {uuid(1)}.before.xml" in text
-    assert f"exact in cpu-diffs/{uuid(1)}.diff" in text
+    assert f"exact in cpu-diffs/kvm03/{uuid(1)}.diff" in text
     assert "+ <cpu mode='custom' match='exact'>" in text
 
 
@@ -128,7 +128,7 @@ def test_unproved_is_never_settled() -> None:
 def test_paper_leaves_the_differences_to_the_screen() -> None:
     text, _ = paper_text(advised())
     assert "+++" not in text
-    assert "virsh dumpxml --inactive --security-info" not in text
+    assert f"virsh define {uuid(1)}" not in text
     assert "report.html shows it with the commands" in text
     for part in ("Who gives what", "Who costs what", "A: 99", "B: 199", "power cycle", "cpu-diffs/"):
         assert part in text
@@ -224,22 +224,35 @@ def test_hostile_advice_is_text() -> None:
 
 def test_differences_are_written_as_they_are(tmp_path: Path) -> None:
     written = report.write_report(advised(), tmp_path, rendered=RENDERED)
-    assert tmp_path / "cpu-diffs" in written
-    files = sorted(path.name for path in (tmp_path / "cpu-diffs").iterdir())
-    assert files == [f"{uuid(n)}.diff" for n in (1, 3, 4, 5)]
-    assert (tmp_path / "cpu-diffs" / files[0]).read_text() == examples.diff(1)
+    folder = tmp_path / "cpu-diffs"
+    assert folder in written
+    files = sorted(path.relative_to(folder).as_posix() for path in folder.glob("*/*"))
+    assert files == [
+        *(f"kvm01/{uuid(n)}.diff" for n in (3, 4)),
+        f"kvm02/{uuid(5)}.diff",
+        f"kvm03/{uuid(1)}.diff",
+    ]
+    assert (folder / files[-1]).read_text() == examples.diff(1)
     assert CPU_XML.splitlines()[1] in examples.diff(1)
 
 
-def test_only_a_uuid_names_a_file(tmp_path: Path) -> None:
-    written = report.write_differences(spiteful(), tmp_path / "out")
-    assert [path.relative_to(tmp_path).as_posix() for path in written] == [f"out/cpu-diffs/{uuid(9)}.diff"]
-    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+def test_nothing_but_a_uuid_and_a_defused_host_names_a_file(tmp_path: Path) -> None:
+    [path] = report.write_differences(spiteful(), tmp_path / "out")
+    assert path.name == f"{uuid(9)}.diff"
+    assert path.parent.parent == tmp_path / "out" / "cpu-diffs"
+    for host in ("..", ".", "/etc", "a/b", "", "\ud800"):
+        results = advised(guests=[examples.guest("a", host, 1)])
+        [path] = report.write_differences(results, tmp_path / "other")
+        assert path.resolve().parent.parent == tmp_path / "other" / "cpu-diffs", host
 
 
-def test_a_guest_on_two_hosts_has_two_files(tmp_path: Path) -> None:
-    same, other = examples.guest("a", "kvm02", 1), examples.guest("a", "kvm03", 1, diff=examples.diff(1, "<cpu/>"))
-    results = advised(guests=[examples.guest("a", "kvm01", 1), same, other])
-    assert report.difference_files(results) == [[f"{uuid(1)}.diff", f"{uuid(1)}.diff", f"{uuid(1)}-2.diff"]]
-    report.write_differences(results, tmp_path)
-    assert (tmp_path / "cpu-diffs" / f"{uuid(1)}-2.diff").read_text() == other["diff"]
+def test_a_guest_on_two_hosts_has_two_files() -> None:
+    guests = [examples.guest("a", host, 1) for host in ("kvm01", "kvm02", "KVM01")]
+    [[one, two, three]] = report.difference_files(advised(guests=guests))
+    assert (one, two) == (f"kvm01/{uuid(1)}.diff", f"kvm02/{uuid(1)}.diff")
+    assert three.startswith("KVM01-")  # file systems may not tell it from kvm01
+
+
+def test_hosts_whose_guests_are_not_known_are_named() -> None:
+    text = Page(html(advised(unread={"kvm09": "guest.list: timed out"}))).text
+    assert "The guests of kvm09 are missing here: guest.list: timed out" in text

@@ -28,11 +28,6 @@ from audit.cpu.definition import (
     UnreadableInput,
 )
 from audit.cpu.guest import (
-    NotPortable,
-    NotProvable,
-    Portability,
-    Portable,
-    missing_on,
     psabi_level,
     required_features,
 )
@@ -61,10 +56,6 @@ __all__ = [
     "MapModel",
     "MaxPhysAddr",
     "NotComputable",
-    "NotPortable",
-    "NotProvable",
-    "Portability",
-    "Portable",
     "Remedy",
     "Rules",
     "Topology",
@@ -86,7 +77,6 @@ __all__ = [
     "hypervisor_compare",
     "joint_baseline",
     "lost_features",
-    "missing_on",
     "notes_on",
     "plain_baseline",
     "psabi_level",

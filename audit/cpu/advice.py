@@ -20,7 +20,7 @@ from audit.cpu.joint import joint_baseline
 from audit.cpu.sources import CpuSource
 
 MOST_GROUPS = 4
-_MOST_EXACT = 9  # kinds of hosts of which all ways to group them are tried: 11,000 ways at most
+_MOST_EXACT = 8  # kinds of hosts of which all ways to group them are tried: 2,795 ways of 255 groups
 _MOST_SEARCHED = 40  # kinds of hosts that a search looks at one by one; above it, those of one CPU model together
 _MOST_TRIED = 200  # kinds of hosts of which the baseline without each is computed
 
@@ -52,10 +52,10 @@ def host_kinds(sources: Sequence[CpuSource], cpu_map: CpuMap) -> tuple[HostKind,
 
 @dataclass(frozen=True, slots=True)
 class LeftOut:
-    """What the rest of the cluster gains without some hosts. No `baseline`: the rest has none, or there is no rest."""
+    """What the rest of the cluster, and its baseline, gains without some hosts."""
 
     hosts: tuple[str, ...]
-    baseline: CpuDefinition | None
+    baseline: CpuDefinition
     gained: tuple[str, ...]
     level: int
 
@@ -127,7 +127,7 @@ def best_splits(
     kinds: Sequence[HostKind], cpu_map: CpuMap, guests: Sequence[RunningGuest] | None = None
 ) -> tuple[Split, ...]:
     """The best ways to part the hosts into 1 to 4 groups, by each goal; a way that is best by several is told once."""
-    search = _Search(tuple(kinds) if len(kinds) <= _MOST_SEARCHED else _by_model(kinds), guests)
+    search = _Search(tuple(kinds) if len(kinds) <= _MOST_SEARCHED else _by_model(kinds), guests, cpu_map)
     goals = GOALS if guests else GOALS[:2]
     found: dict[tuple[int, ...], list[Goal]] = {}
     for number in range(1, min(MOST_GROUPS, len(search.kinds)) + 1):
@@ -136,7 +136,7 @@ def best_splits(
             told = found.setdefault(parts, [])
             if goal not in told:
                 told.append(goal)
-    return tuple(search.split(parts, tuple(best_by), cpu_map) for parts, best_by in found.items())
+    return tuple(search.split(parts, tuple(best_by)) for parts, best_by in found.items())
 
 
 def _by_model(kinds: Sequence[HostKind]) -> tuple[HostKind, ...]:
@@ -156,8 +156,9 @@ def _by_model(kinds: Sequence[HostKind]) -> tuple[HostKind, ...]:
 class _Search:
     """Groups are bit masks over the kinds; features are bit masks too, so that a group's worth is an `&`."""
 
-    def __init__(self, kinds: tuple[HostKind, ...], guests: Sequence[RunningGuest] | None) -> None:
+    def __init__(self, kinds: tuple[HostKind, ...], guests: Sequence[RunningGuest] | None, cpu_map: CpuMap) -> None:
         self.kinds = kinds
+        self._map = cpu_map
         self.guests = None if guests is None else self._fits(guests)
         self.exact = len(kinds) <= _MOST_EXACT
         names = sorted(frozenset[str]().union(*(kind.features for kind in kinds)))
@@ -166,7 +167,10 @@ class _Search:
         self._features = [sum(self._bits[name] for name in kind.features) for kind in kinds]
         self._sizes = [len(kind.sources) for kind in kinds]
         self._vendors = [kind.sources[0].cpu.vendor for kind in kinds]
+        # Where QEMUs differ, a group's baseline may be less than what its processors have in common.
+        self._asks = self.exact and len({kind.sources[0].hypervisor for kind in kinds}) > 1
         self._levels: dict[int, int] = {}
+        self._groups: dict[int, Group] = {}
         self._worths: dict[int, tuple[int, int, int]] = {}
 
     def _fits(self, guests: Iterable[RunningGuest]) -> list[tuple[int, int]]:
@@ -186,12 +190,20 @@ class _Search:
         """Features and levels, each times the hosts, and the guests that can move within the group."""
         if group not in self._worths:
             members = self.members(group)
-            vendors = {self._vendors[number] for number in members} - {None}
-            common = reduce(and_, (self._features[number] for number in members)) if len(vendors) < 2 else 0
             hosts = sum(self._sizes[number] for number in members)
             moving = sum(1 for own, fits in self.guests or () if own & group and fits & group)
-            self._worths[group] = (common.bit_count() * hosts, self._level(common) * hosts, moving)
+            features, level = self._gives(group, members)
+            self._worths[group] = (features * hosts, level * hosts, moving)
         return self._worths[group]
+
+    def _gives(self, group: int, members: list[int]) -> tuple[int, int]:
+        """Features and x86-64 level of what the group's hosts have in common."""
+        if self._asks:
+            found = self.group(group)
+            return found.features, found.level
+        vendors = {self._vendors[number] for number in members} - {None}
+        common = reduce(and_, (self._features[number] for number in members)) if len(vendors) < 2 else 0
+        return common.bit_count(), self._level(common)
 
     def _level(self, common: int) -> int:
         if common not in self._levels:
@@ -232,9 +244,9 @@ class _Search:
                 return best
             best = better
 
-    def split(self, parts: Sequence[int], best_by: tuple[Goal, ...], cpu_map: CpuMap) -> Split:
+    def split(self, parts: Sequence[int], best_by: tuple[Goal, ...]) -> Split:
         """Spell a grouping out, with the groups' real baselines; the largest group first."""
-        groups = sorted((self._group(part, cpu_map) for part in parts), key=lambda g: (-len(g.hosts), g.hosts))
+        groups = sorted((self.group(part) for part in parts), key=lambda g: (-len(g.hosts), g.hosts))
         hosts = sum(len(group.hosts) for group in groups)
         moving = None if self.guests is None else sum(self.worth(part)[2] for part in parts)
         return Split(
@@ -246,15 +258,18 @@ class _Search:
             exact=self.exact,
         )
 
-    def _group(self, part: int, cpu_map: CpuMap) -> Group:
-        sources = [source for number in self.members(part) for source in self.kinds[number].sources]
-        names = tuple(source.name for source in sources)
-        try:
-            cpu = joint_baseline(sources, cpu_map, migratable=True)
-        except CpuError:
-            return Group(names, None, 0, 0)
-        has = feature_set(cpu, cpu_map)
-        return Group(names, cpu, len(has), psabi_level(has))
+    def group(self, part: int) -> Group:
+        """The group with its baseline."""
+        if part not in self._groups:
+            sources = [source for number in self.members(part) for source in self.kinds[number].sources]
+            names = tuple(source.name for source in sources)
+            try:
+                cpu = joint_baseline(sources, self._map, migratable=True)
+                has = feature_set(cpu, self._map)
+                self._groups[part] = Group(names, cpu, len(has), psabi_level(has))
+            except CpuError:
+                self._groups[part] = Group(names, None, 0, 0)
+        return self._groups[part]
 
 
 def _gain(key: Callable[[Sequence[int]], tuple[int, ...]], pair: tuple[int, int]) -> tuple[int, ...]:
@@ -325,6 +340,9 @@ def _plain(name: str) -> str:
     return name.replace("-", "").replace("_", "").replace(".", "")
 
 
+KERNEL_ARGUMENTS = "kernel arguments"
+"""What a HostSide's software calls them."""
+
 Cause = Literal["silicon", "software", "hypervisor", "unknown"]
 
 
@@ -340,7 +358,9 @@ def why_lacking(feature: str, host: str, having: Sequence[str], sides: Mapping[s
     """Say why `host` lacks a feature that the hosts in `having` give to guests.
 
     Same processor and yet different is software; then what differs is named, as far as it was read. A feature that
-    the host's kernel lists is withheld by what stands between processor and guest.
+    the host's kernel lists is withheld by what stands between processor and guest. One that the other hosts' kernels
+    list and this one's does not, is the processor's or its firmware's. Many features kernels never list (those of
+    registers and of nested virtualization): where they come from cannot be told.
     """
     mine = sides.get(host)
     if mine is None or not mine.processor:
@@ -348,9 +368,15 @@ def why_lacking(feature: str, host: str, having: Sequence[str], sides: Mapping[s
     twins = [name for name in having if name in sides and sides[name].processor == mine.processor]
     if twins:
         return Reason("software", _software(mine, twins[0], sides[twins[0]]))
-    if _plain(feature) in mine.spelled:
+    name = _plain(feature)
+    if name in mine.spelled:
         return Reason("hypervisor", "the processor has it; kernel, QEMU or libvirt do not give it to guests")
-    return Reason("silicon", f"the processor ({mine.processor}) does not have it, or its firmware switches it off")
+    arguments = (mine.software or {}).get(KERNEL_ARGUMENTS, "")
+    if "clearcpuid=" in arguments:
+        return Reason("unknown", f"another processor ({mine.processor}), or the kernel's arguments: {arguments}")
+    if any(name in sides[other].spelled for other in having if other in sides):
+        return Reason("silicon", f"the processor ({mine.processor}) does not have it, or its firmware switches it off")
+    return Reason("unknown", f"processor ({mine.processor}), microcode, kernel or QEMU: no kernel lists it")
 
 
 def _software(mine: HostSide, twin: str, theirs: HostSide) -> str:

@@ -158,8 +158,11 @@ def _candidate(
         offered = hypervisor.find(model.name)
         if offered is None:
             return None
+        names = cpu_map.order.keys() if hypervisor.names is None else hypervisor.names
+        if not names >= disabled | frozenset(model.removed):
+            return None  # it cannot be said where one of these has no name
         if rules.blockers_are_disabled:  # even a feature of the model that the processors all have
-            disabled |= (offered.blockers & cpu_map.order.keys()) - required
+            disabled |= (offered.blockers & cpu_map.order.keys() & names) - required
     return _Candidate(model, required, disabled)
 
 

@@ -115,9 +115,11 @@ def compare_by_lists(
     wanted, offered = cpu.named("require", "force"), host_model.named("require", "force")
     missing = sorted(wanted - offered)
     if cpu.model and cpu.model == host_model.model:
-        if missing:
-            return _lacking(missing)
-        return Comparison(Verdict.SUPERSET if offered - wanted else Verdict.IDENTICAL)
+        off, off_there = cpu.named("disable", "forbid", "optional"), host_model.named("disable", "forbid")
+        if lacking := sorted({*missing, *(off_there - off)}):
+            return _lacking(lacking)
+        more = (offered - wanted) | (off - off_there)
+        return Comparison(Verdict.SUPERSET if more else Verdict.IDENTICAL)
     found = hypervisor.find(cpu.model) if hypervisor and cpu.model else None
     if hypervisor and cpu.model and found is None:
         return _incompatible(f"QEMU there does not know the model {cpu.model}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import NamedTuple
 
 from lxml import etree
@@ -35,10 +36,12 @@ class Hypervisor:
     models: tuple[HypervisorModel, ...]
     features: frozenset[str] | None = None
     not_migratable: frozenset[str] | None = field(default=frozenset({"invtsc"}))
+    names: frozenset[str] | None = None
+    """Features that its libvirt has a name for: a definition with others is refused there. None: all of the map."""
 
     def find(self, name: str) -> HypervisorModel | None:
         """Look up a model by name."""
-        return next((model for model in self.models if model.name == name), None)
+        return _by_name(self.models).get(name)
 
     @classmethod
     def from_domcapabilities(cls, source: str | bytes | etree._Element) -> Hypervisor:
@@ -76,6 +79,11 @@ class Hypervisor:
         return combined
 
 
+@lru_cache(maxsize=256)
+def _by_name(models: tuple[HypervisorModel, ...]) -> dict[str, HypervisorModel]:
+    return {model.name: model for model in reversed(models)}
+
+
 def _meet(one: Hypervisor, other: Hypervisor) -> Hypervisor:
     theirs = {model.name: model for model in other.models}
     models = tuple(
@@ -87,12 +95,20 @@ def _meet(one: Hypervisor, other: Hypervisor) -> Hypervisor:
         for mine in one.models
         if mine.name in theirs
     )
-    if one.features is None or other.features is None:
-        features = other.features if one.features is None else one.features
-    else:
-        features = one.features & other.features
     told = [hypervisor.not_migratable for hypervisor in (one, other) if hypervisor.not_migratable is not None]
-    return Hypervisor(models, features, frozenset[str]().union(*told) if told else None)
+    return Hypervisor(
+        models,
+        _both(one.features, other.features),
+        frozenset[str]().union(*told) if told else None,
+        _both(one.names, other.names),
+    )
+
+
+def _both(one: frozenset[str] | None, other: frozenset[str] | None) -> frozenset[str] | None:
+    """What is in both, where None stands for everything."""
+    if one is None or other is None:
+        return other if one is None else one
+    return one & other
 
 
 def _worse(one: str, other: str) -> str:

@@ -7,11 +7,12 @@ there, and nothing of the others. Here the models and blockers of every host cou
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 
 from audit.cpu.arithmetic import feature_set
 from audit.cpu.baselines import hypervisor_baseline
 from audit.cpu.cpumap import CpuMap
-from audit.cpu.definition import CpuDefinition, CpuError, NotComputable
+from audit.cpu.definition import CpuDefinition, CpuError, IncompatibleCpus, NotComputable
 from audit.cpu.hypervisor import Hypervisor
 from audit.cpu.qemucaps import X86
 from audit.cpu.rules import NEWEST, Rules
@@ -40,6 +41,13 @@ def joint_baseline(
         offered = [source.hypervisor for source in sources if source.hypervisor]
         hypervisor, rules = (Hypervisor.common(offered) if offered else None), NEWEST
     cpus = [source.cpu for source in sources]
+    try:
+        return hypervisor_baseline(cpus, cpu_map, hypervisor, features=features, migratable=migratable, rules=rules)
+    except IncompatibleCpus:
+        if as_on is not None or hypervisor is None or hypervisor.names is None:
+            raise
+    # There is none that every libvirt has the names for: the next best, and `notes_on` tells who will refuse it.
+    hypervisor = replace(hypervisor, names=None)
     return hypervisor_baseline(cpus, cpu_map, hypervisor, features=features, migratable=migratable, rules=rules)
 
 
@@ -142,7 +150,8 @@ def _doubts(sources: Sequence[CpuSource], joint: CpuDefinition) -> Iterator[str]
         yield f"{_listed(bare)}: nothing is told of the hypervisor, which is taken to know and to give every model"
     named = {feature.name for feature in joint.features}
     for source in sources:
-        if source.cpu_map is not None and (unknown := sorted(named - source.cpu_map.order.keys())):
+        names = source.hypervisor.names if source.hypervisor else None
+        if names is not None and (unknown := sorted(named - names)):
             yield f"libvirt on {source.name} does not know {_listed(unknown)}, and refuses a definition that names it"
 
 

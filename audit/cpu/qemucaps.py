@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 from lxml import etree
@@ -13,6 +14,7 @@ from audit.cpu.hypervisor import Hypervisor, HypervisorModel
 from audit.cpu.rules import NEWEST, Rules, Version
 
 X86 = frozenset({"x86_64", "i686"})
+_NUMBER = re.compile(r"[0-9]{1,10}")
 
 # QEMU's spelling where libvirt has its own (libvirt 11.3 qemu_capabilities.c virQEMUCapsCPUFeaturesX86).
 QEMU_NAMES = {
@@ -94,7 +96,7 @@ def host_model(caps: etree._Element, accel: str, cpu_map: CpuMap, rules: Rules =
 def libvirt_version(caps: etree._Element) -> Version | None:
     """The libvirt that wrote the cache, whose rules made its host-model; None where it does not say."""
     number = caps.findtext("selfvers") or ""
-    if not number.isascii() or not number.isdigit() or int(number) == 0:
+    if not _NUMBER.fullmatch(number) or int(number) == 0:
         return None
     return int(number) // 1_000_000, int(number) // 1000 % 1000, int(number) % 1000
 
@@ -116,6 +118,6 @@ def _vendor(values: Mapping[str, str], cpu_map: CpuMap) -> str | None:
 
 def _signature(values: Mapping[str, str]) -> CpuSignature | None:
     numbers = [values.get(name, "") for name in ("family", "model", "stepping")]
-    if not all(number.isascii() and number.isdigit() for number in numbers) or not int(numbers[0]):
+    if not all(_NUMBER.fullmatch(number) for number in numbers) or not int(numbers[0]):
         return None
     return CpuSignature(*map(int, numbers))

@@ -32,7 +32,7 @@ _ARCHITECTURES = re.compile(
 
 _UNSUPPORTED = "unsupported configuration"  # libvirt's category of some refusals, which are not to be told apart
 _NUMBER = re.compile(r"[0-9]{1,10}")
-_XML_DECLARATION = re.compile(r"<[?]xml\s[^>]*[?]>")
+_XML_DECLARATION = re.compile(r"<[?]xml\s[^>]{0,200}[?]>")
 
 # What virsh looks for, and a bare <mode>: step 1 of the Red Hat procedure produces one.
 _CPU_PLACES = (

@@ -10,7 +10,7 @@ from pathlib import PurePath
 from lxml import etree
 
 from audit.cpu import qemucaps
-from audit.cpu.cpumap import CpuMap
+from audit.cpu.cpumap import CARRIED, CpuMap
 from audit.cpu.definition import CpuDefinition, CpuError, UnreadableInput
 from audit.cpu.hypervisor import Hypervisor
 from audit.cpu.qemucaps import X86
@@ -75,16 +75,39 @@ def fitting_map(maps: Sequence[CpuMap], sources: Sequence[CpuSource]) -> CpuMap:
     """The newest of the maps; but where the sources show that their libvirts go by older ones, the newest of those.
 
     libvirt lists a host-model's features in the order of its map, which later releases changed. A map that no source's
-    list follows is no source's map, and what it gives is in no virsh's order. Of equally new maps the first.
+    list follows is no source's map, and what it gives is in no virsh's order. Maps that cannot read every source are
+    left aside. Of equally new maps the first.
     """
     by_age = sorted(maps, key=lambda one: one.release, reverse=True)
-    evidence = [source.cpu for source in sources if source.host_model and source.arch in X86]
-    return next((one for one in by_age if any(_follows(cpu, one) for cpu in evidence)), by_age[0])
+    x86 = [source for source in sources if source.arch in X86]
+    readable = [one for one in by_age if all(_reads(one, source.cpu) for source in x86)] or by_age
+    evidence = [source.cpu for source in x86 if source.host_model]
+    return next((one for one in readable if any(_follows(cpu, one) for cpu in evidence)), readable[0])
+
+
+def named_by(hypervisor: Hypervisor, cpu_map: CpuMap) -> Hypervisor:
+    """The same, whose libvirt understands the names of that map and no others."""
+    return replace(hypervisor, names=frozenset(cpu_map.order))
+
+
+def _reads(cpu_map: CpuMap, cpu: CpuDefinition) -> bool:
+    return (not cpu.model or cpu.model in cpu_map) and all(
+        feature.name in cpu_map.order for feature in cpu.features if feature.policy != "optional"
+    )
 
 
 def _follows(cpu: CpuDefinition, cpu_map: CpuMap) -> bool:
     places = [cpu_map.order.get(feature.name, -1) for feature in cpu.features if feature.policy == "require"]
     return -1 not in places and places == sorted(places)
+
+
+def _as_old_as_it_looks(hypervisor: Hypervisor, cpu: CpuDefinition) -> Hypervisor:
+    """With the names of an older carried map, where the host-model follows that one's order and no newer one's."""
+    newest, *older = (CpuMap.carried(release) for release in CARRIED)
+    if _follows(cpu, newest):
+        return hypervisor
+    map_there = next((one for one in older if _reads(one, cpu) and _follows(cpu, one)), None)
+    return named_by(hypervisor, map_there) if map_there else hypervisor
 
 
 def _names(sources: Sequence[CpuSource]) -> str:

@@ -16,7 +16,7 @@ from audit.facts.host_models import DOMCAPS_KVM, DomainCapabilities
 from audit.text import visible
 
 # The guest's topology decides it, not the host: no host-model names it, and yet QEMU >= 10 lists it.
-_NOT_THE_HOSTS = frozenset({"ht"})
+NOT_THE_HOSTS = frozenset({"ht"})
 # Of these vendors' hosts QEMU since 10.1 hides a register that KVM emulates; who asks for it by name still gets it
 # (QEMU commit d3a24134; libvirt's list, "Fix domain capabilities on AMD CPUs").
 _HIDING = frozenset({"AMD", "Hygon"})
@@ -120,8 +120,8 @@ def _missing(cpu: CpuDefinition, host_model: CpuDefinition) -> frozenset[str]:
         # What the model contains is the same on both sides, so that no map has to know it.
         plus = cpu.named("require", "force") - host_model.named("require", "force")
         minus = host_model.named("disable", "forbid") - cpu.named("disable", "forbid", "optional")
-        return (plus | minus) - _NOT_THE_HOSTS
-    return _features(cpu) - _features(host_model) - _NOT_THE_HOSTS
+        return (plus | minus) - NOT_THE_HOSTS
+    return _features(cpu) - _features(host_model) - NOT_THE_HOSTS
 
 
 def _features(cpu: CpuDefinition) -> frozenset[str]:

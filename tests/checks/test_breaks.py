@@ -37,8 +37,8 @@ V9, V10, V11, V12 = libvirt(9), libvirt(10), libvirt(11, 3), libvirt(12)
 QEMU10 = qemu(10, 0, 13)
 
 
-def broken(cpu, source=V9, target=V11, there=QEMU10, system=DEBIAN, machine=Q35):
-    return list(checks.no_known_break.function(cpu, machine, source, target, there, system))
+def broken(cpu, source=V9, target=V11, there=QEMU10, here=DEBIAN, system=DEBIAN, machine=Q35):
+    return list(checks.no_known_break.function(cpu, machine, source, target, there, here, system))
 
 
 def risky(cpu, source=V11, target=V10, here=DEBIAN, system=DEBIAN, machine=Q35):
@@ -70,11 +70,12 @@ def test_no_known_risk():
     assert not risky(guest(), target=V11), "what blocks is not said a second time"
 
 
-def test_where_the_vendor_supports_the_way_a_mere_risk_is_none():
-    with pytest.raises(NotApplicable, match="vendor supports"):
-        risky(guest("ht vmx vmx-ept"), here=RHEL, system=RHEL)
-    with pytest.raises(Unavailable, match="has the repair"):
-        risky(guest("ht vmx vmx-ept"), here=DEBIAN, system=ROCKY)
+def test_where_the_vendor_supports_the_way_its_build_is_taken_to_be_repaired():
+    for judge, cpu in ((broken, guest()), (risky, guest("ht vmx vmx-ept"))):
+        with pytest.raises(NotApplicable, match="it supports the way"):
+            judge(cpu, here=RHEL, system=RHEL)
+        with pytest.raises(Unavailable, match="has the repair"):
+            judge(cpu, here=DEBIAN, system=ROCKY)
 
 
 def test_only_what_is_certain_blocks():

@@ -1,12 +1,23 @@
 """What a baseline costs and how hosts are grouped best; by the definition, by trying every way, and by properties."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from audit.cpu import CpuDefinition, CpuFeature, CpuMap, CpuSource, feature_set, joint_baseline, psabi_level
+from audit.cpu import (
+    CpuDefinition,
+    CpuFeature,
+    CpuMap,
+    CpuSource,
+    Hypervisor,
+    HypervisorModel,
+    feature_set,
+    joint_baseline,
+    psabi_level,
+)
 from audit.cpu import advice as engine
 from audit.cpu.advice import HostSide, RunningGuest, best_splits, host_kinds, leave_one_out, why_lacking
 
@@ -141,7 +152,33 @@ def test_what_the_kernel_lists_is_withheld_on_the_way_to_the_guest(feature: str,
     assert why_lacking(feature, "here", ["there"], {"here": here, "there": THERE}).cause == "hypervisor"
 
 
-def test_another_processor_is_silicon_and_an_untold_one_unknown():
+def test_another_processor_is_silicon_only_where_kernels_tell():
     other = HostSide("Intel family 6 model 63 stepping 2", frozenset({"avx2"}), {})
-    assert why_lacking("avx512f", "here", ["there"], {"here": other, "there": THERE}).cause == "silicon"
-    assert why_lacking("avx512f", "here", ["there"], {"there": THERE}).cause == "unknown"
+    there = HostSide(SAME, frozenset({"avx512f"}), {})
+    sides = {"here": other, "there": there}
+    assert why_lacking("avx512f", "here", ["there"], sides).cause == "silicon"
+    assert why_lacking("rdctl-no", "here", ["there"], sides).cause == "unknown"  # a register's bit: no kernel lists it
+    masked = HostSide(other.processor, frozenset(), {"kernel arguments": "clearcpuid=avx512f"})
+    reason = why_lacking("avx512f", "here", ["there"], {"here": masked, "there": there})
+    assert (reason.cause, "clearcpuid=avx512f" in reason.words) == ("unknown", True)
+    assert why_lacking("avx512f", "here", ["there"], {"there": there}).cause == "unknown"
+
+
+def test_where_qemus_differ_groups_are_judged_by_what_they_really_get():
+    """What processors have in common is not all that their guests see: QEMU may block some of it."""
+    models = ("Westmere", "Nehalem")
+
+    def offering(name: str, model: str, *blockers: str) -> CpuSource:
+        listed = tuple(HypervisorModel(m, "no" if blockers else "yes", frozenset(blockers)) for m in models)
+        return replace(host(name, model), hypervisor=Hypervisor(listed))
+
+    blind = offering("a", "Westmere", "sse", "sse2", "fpu", "mmx", "pae", "cx8", "aes")
+    hosts = [blind, offering("b", "Westmere"), offering("c", "Nehalem")]
+    two = next(split for split in splits(hosts) if len(split.groups) == 2 and "features" in split.best_by)
+    assert two.exact
+    totals = {}
+    for way in ways(hosts):
+        if len(way) == 2:
+            got = [(len(feature_set(joint_baseline(group, MAP, migratable=True), MAP)), len(group)) for group in way]
+            totals[tuple(sorted(len(group) for group in way)), way[0][0].name] = sum(f * n for f, n in got)
+    assert round(two.features * 3) == max(totals.values())

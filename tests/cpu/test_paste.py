@@ -67,7 +67,7 @@ def test_only_the_cpu_changes_and_the_difference_applies(cpu: str, tmp_path: Pat
     read = from_element(found, "guest")
     assert (read.model, read.features, read.maxphysaddr) == (NEW.model, NEW.features, NEW.maxphysaddr)
     (tmp_path / f"{UUID}.before.xml").write_text(before.replace("<devices>", "<!-- moved -->\n  <devices>"))
-    (tmp_path / f"{UUID}.diff").write_text(difference(before, after, UUID))
+    (tmp_path / f"{UUID}.diff").write_text(difference(before, pasted, UUID))
     [_, patch, *_] = apply_commands(UUID, pasted, restart=False)
     subprocess.run(["sh", "-c", patch.partition(" && ")[0]], cwd=tmp_path, check=True, capture_output=True)
     patched = (tmp_path / f"{UUID}.after.xml").read_text()
@@ -111,16 +111,95 @@ def test_a_definition_that_is_laid_out_otherwise_is_refused_rather_than_spoiled(
 
 def test_what_is_so_already_gives_no_difference():
     after = with_cpu(domain(CPUS["shaped"]), NEW).text
-    assert difference(after, with_cpu(after, NEW).text, UUID) == ""
+    assert difference(after, with_cpu(after, NEW), UUID) == ""
 
 
-def test_a_restart_is_from_nothing_and_only_where_it_is_needed():
+@pytest.mark.parametrize(
+    "topology",
+    [
+        "<topology sockets='1' dies='1' clusters='1' cores='2' threads='2'/>",
+        "<topology sockets='1' cores='2' threads='2'/>",
+    ],
+)
+def test_a_topology_as_other_libvirts_print_it_stays(topology: str):
+    pasted = with_cpu(domain(f"  <cpu mode='host-model'>\n    {topology}\n  </cpu>\n"), NEW)
+    assert f"    {topology}\n" in pasted.text
+    assert pasted.whole is ("clusters" not in topology)
+
+
+def test_the_vendor_that_the_guest_is_told_stays():
+    own = "  <cpu mode='custom'>\n    <model fallback='allow' vendor_id='KVMKVMKVMKVM'>Nehalem</model>\n  </cpu>\n"
+    assert "vendor_id='KVMKVMKVMKVM'>IvyBridge-IBRS</model>" in with_cpu(domain(own), NEW).text
+
+
+def test_line_separators_in_text_are_no_lines(tmp_path: Path):
+    before = domain(CPUS["empty"]).replace("<clock offset='utc'/>", "<clock offset='utc'/>\n  <x>a\u2028b\u0085c</x>")
+    pasted = with_cpu(before, NEW)
+    (tmp_path / "before").write_text(before)
+    change = difference(before, pasted, UUID)
+    subprocess.run(["patch", "before"], input=change, text=True, cwd=tmp_path, check=True, capture_output=True)
+    assert (tmp_path / "before").read_text() == pasted.text
+
+
+VIRSH = """#!/bin/sh
+# A libvirt with one guest, whose shutdown takes a second.
+[ "$1" = -c ] && shift 2
+echo "$*" >> log
+case $1 in
+dumpxml) cat guest.xml ;;
+define) cp "$2" guest.xml ;;
+domstate) [ -e stopping ] && { rm stopping; echo running; } || cat state ;;
+shutdown) touch stopping; echo "shut off" > state ;;
+start) [ "$(cat state)" = "shut off" ] && [ ! -e stopping ] && echo running > state ;;
+esac
+"""
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Path:
+    """A folder in which the commands run, with a libvirt of its own."""
+    for name, text in {"virsh": VIRSH, "sleep": "#!/bin/sh\n"}.items():
+        (tmp_path / name).write_text(text)
+        (tmp_path / name).chmod(0o755)
+    (tmp_path / "guest.xml").write_text(domain(CPUS["host-model"]))
+    (tmp_path / "state").write_text("running\n")
+    return tmp_path
+
+
+def paste(commands: list[str], folder: Path) -> None:
+    """As into a terminal: a line that fails does not keep the next from being run."""
+    environment = {"PATH": f"{folder}:/usr/bin:/bin"}
+    subprocess.run(["sh"], input="\n".join(commands), text=True, cwd=folder, env=environment, capture_output=True)
+
+
+def test_what_is_pasted_changes_restarts_and_takes_it_back(host: Path):
+    before = (host / "guest.xml").read_text()
+    pasted = with_cpu(before, NEW)
+    (host / f"{UUID}.diff").write_text(difference(before, pasted, UUID))
+    commands = apply_commands(UUID, pasted, restart=True)
+    paste(commands, host)
+    assert (host / "guest.xml").read_text() == pasted.text
+    assert (host / "state").read_text() == "running\n"
+    assert (host / f"{UUID}.before.xml").stat().st_mode & 0o077 == 0  # passwords of displays are in it
+    paste(commands, host)  # once more, by mistake: what was there first is still kept
+    assert (host / f"{UUID}.before.xml").read_text() == before
+    paste(undo_commands(UUID, restart=True), host)
+    assert (host / "guest.xml").read_text() == before
+    assert (host / "state").read_text() == "running\n"
+
+
+def test_nothing_is_stopped_unless_the_new_definition_was_taken(host: Path):
+    before = (host / "guest.xml").read_text()
+    paste(apply_commands(UUID, with_cpu(before, NEW), restart=True), host)  # without the file of the difference
+    assert (host / "guest.xml").read_text() == before
+    assert "shutdown" not in (host / "log").read_text()
+
+
+def test_what_needs_no_restart_gets_none():
     pasted = with_cpu(domain(""), NEW)
-    running, stopped = (apply_commands(UUID, pasted, restart=restart) for restart in (True, False))
-    assert running[-1] == f"virsh start {UUID}"
-    assert not any("start" in line or "shutdown" in line for line in stopped)
-    assert undo_commands(UUID, restart=True)[0] == f"virsh define {UUID}.before.xml"
-    assert not any("reboot" in line for line in running)
+    commands = [*apply_commands(UUID, pasted, restart=False), *undo_commands(UUID, restart=False)]
+    assert not any(word in line for line in commands for word in (" start ", "shutdown", "reboot"))
+    assert "resume" in apply_commands(UUID, pasted, restart=True, paused=True)[-1]
 
 
 FLAT = "  <cpu mode='host-model'>\n    <topology sockets='2' dies='1' cores='2' threads='1'/>\n  </cpu>\n"
@@ -130,7 +209,7 @@ FLAT = "  <cpu mode='host-model'>\n    <topology sockets='2' dies='1' cores='2' 
 @pytest.mark.parametrize("cpu", [CPUS["none"], CPUS["empty"], CPUS["host-model"], FLAT])
 def test_virt_xml_makes_the_same_of_it(cpu: str):
     pasted = with_cpu(domain(cpu), NEW)
-    command = virt_xml(UUID, pasted.cpu).replace(f"virt-xml {UUID}", "virt-xml --connect test:///default --print-xml")
+    command = virt_xml(UUID, pasted.cpu).replace(f"qemu:///system {UUID}", "test:///default --print-xml")
     done = subprocess.run(["sh", "-c", command], input=domain(cpu), capture_output=True, text=True, check=True)
     made, wanted = (parse_xml(text.encode()).find("cpu") for text in (done.stdout, pasted.text))
     assert from_element(made, "guest") == from_element(wanted, "guest")
