@@ -22,7 +22,7 @@ from audit.cpu.sources import CpuSource
 MOST_GROUPS = 4
 _MOST_EXACT = 8  # kinds of hosts of which all ways to group them are tried: 2,795 ways of 255 groups
 _MOST_SEARCHED = 40  # kinds of hosts that a search looks at one by one; above it, those of one CPU model together
-_MOST_TRIED = 200  # kinds of hosts of which the baseline without each is computed
+_MOST_TRIED = 50  # kinds of hosts that are left out in turn; above it, those that alone lack something
 
 Goal = Literal["features", "level", "guests"]
 """What a grouping is best by: features kept, x86-64 level kept, guests that can still move as they run now."""

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import lru_cache, reduce
 from typing import NamedTuple
 
 from lxml import etree
@@ -72,11 +72,17 @@ class Hypervisor:
     @classmethod
     def common(cls, hypervisors: Iterable[Hypervisor]) -> Hypervisor:
         """Combine several hosts: models that all offer, blocked where any is blocked; at least one host."""
-        first, *others = dict.fromkeys(hypervisors)  # of a large fleet most are equal
-        combined = first
-        for other in others:
-            combined = _meet(combined, other)
-        return combined
+        first, *others = distinct = list(dict.fromkeys(hypervisors))  # of a large fleet most are equal
+        if not others:
+            return first
+        tables = [_by_name(other.models) for other in others]
+        offered = [model for model in first.models if all(model.name in table for table in tables)]
+        return cls(
+            models=tuple(_worst([model, *(table[model.name] for table in tables)]) for model in offered),
+            features=reduce(_both, (one.features for one in distinct)),
+            not_migratable=reduce(_either, (one.not_migratable for one in distinct)),
+            names=reduce(_both, (one.names for one in distinct)),
+        )
 
 
 @lru_cache(maxsize=256)
@@ -84,24 +90,10 @@ def _by_name(models: tuple[HypervisorModel, ...]) -> dict[str, HypervisorModel]:
     return {model.name: model for model in reversed(models)}
 
 
-def _meet(one: Hypervisor, other: Hypervisor) -> Hypervisor:
-    theirs = {model.name: model for model in other.models}
-    models = tuple(
-        HypervisorModel(
-            mine.name,
-            _worse(mine.usable, theirs[mine.name].usable),
-            mine.blockers | theirs[mine.name].blockers,
-        )
-        for mine in one.models
-        if mine.name in theirs
-    )
-    told = [hypervisor.not_migratable for hypervisor in (one, other) if hypervisor.not_migratable is not None]
-    return Hypervisor(
-        models,
-        _both(one.features, other.features),
-        frozenset[str]().union(*told) if told else None,
-        _both(one.names, other.names),
-    )
+def _worst(models: Sequence[HypervisorModel]) -> HypervisorModel:
+    """One model as several hosts have it: usable where it is on all, blocked by what any lacks."""
+    usable = min((model.usable for model in models), key=("no", "unknown", "yes").index)
+    return HypervisorModel(models[0].name, usable, frozenset().union(*(model.blockers for model in models)))
 
 
 def _both(one: frozenset[str] | None, other: frozenset[str] | None) -> frozenset[str] | None:
@@ -111,5 +103,6 @@ def _both(one: frozenset[str] | None, other: frozenset[str] | None) -> frozenset
     return one & other
 
 
-def _worse(one: str, other: str) -> str:
-    return min(one, other, key=("no", "unknown", "yes").index)
+def _either(one: frozenset[str] | None, other: frozenset[str] | None) -> frozenset[str] | None:
+    """What is in either, where None says nothing."""
+    return one | other if one is not None and other is not None else one if other is None else other
