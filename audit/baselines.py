@@ -9,7 +9,16 @@ from typing import NamedTuple
 
 from audit.advice import FACTS as FACTS
 from audit.advice import advice_on
-from audit.cpu import CpuDefinition, CpuError, CpuMap, CpuSource, joint_baseline, lost_features, notes_on
+from audit.cpu import (
+    CpuDefinition,
+    CpuError,
+    CpuMap,
+    CpuSource,
+    NotComputable,
+    joint_baseline,
+    lost_features,
+    notes_on,
+)
 from audit.cpu.cpumap import CARRIED
 from audit.cpu.crosscheck import CrossCheck
 from audit.cpu.sources import fitting_map
@@ -59,27 +68,31 @@ class Cluster(NamedTuple):
     policy: Policy
 
 
-def find_cluster(bundle: Bundle, name: str | None) -> Cluster:
-    """The bundle's cluster of that name; without one, the only one. Raises `CpuError` when that leaves a choice."""
+def find_cluster(bundle: Bundle, name: str | None, host: str | None = None) -> Cluster:
+    """The bundle's cluster of that name; without one, that of the host, or the only one.
+
+    Raises `CpuError` when that leaves a choice.
+    """
     inventory = Inventory.from_json(bundle.inventory)
     clusters = {one.name: tuple(host.name for host in one.hosts) for one in inventory.clusters}
-    if name is None and len(clusters) == 1:
-        [name] = clusters
-    if name not in clusters:
-        known = ", ".join(sorted(clusters))
-        raise CpuError(f"no cluster {name}: there is {known}" if name else f"name one of the clusters: {known}")
-    return Cluster(name, clusters[name], Facts(bundle.hosts, read_guests), inventory.policy)
+    fitting = [one for one, hosts in clusters.items() if name in (None, one) and (host is None or host in hosts)]
+    if len(fitting) != 1:
+        known = ", ".join(f"{one} ({len(hosts)} hosts)" for one, hosts in sorted(clusters.items()))
+        wanted = f"no cluster {name}" if name else f"no host {host}" if host else "name one of the clusters"
+        raise CpuError(f"{wanted}: there is {known}", None)
+    [found] = fitting
+    return Cluster(found, clusters[found], Facts(bundle.hosts, read_guests), inventory.policy)
 
 
 def cluster_sources(cluster: Cluster) -> Told:
     """What the cluster's hosts can give to KVM guests (without KVM: to emulated ones).
 
-    Raises `CpuError` when a host did not tell: a baseline without it would not be one.
+    Raises NotComputable when a host did not tell: a baseline without it would not be one.
     """
     told = _told(cluster.hosts, cluster.facts)
     if told.missing:
         host, why = next(iter(told.missing.items()))
-        raise CpuError(f"{host}: {why}")
+        raise NotComputable(f"{host}: {why}", None)
     return told
 
 
@@ -97,16 +110,21 @@ def host_maps(facts: Facts, hosts: Sequence[str]) -> dict[str, CpuMap]:
     return {host: by_digest[digest] for host, digest in digests.items() if digest in by_digest}
 
 
+def maps_at_hand(local: CpuMap | None = None) -> list[CpuMap]:
+    """The carried maps and perhaps the local one, the newest first."""
+    maps = [*([local] if local else []), *(CpuMap.carried(release) for release in CARRIED)]
+    return sorted(maps, key=lambda one: one.release, reverse=True)
+
+
 def choose_map(sources: Sequence[CpuSource], local: CpuMap | None = None) -> tuple[CpuMap, str]:
     """The map to compute with, and what to call it: the newest that fits, of the hosts' own, `local` and the carried.
 
     The results of a run never depend on the local one.
     """
-    carried = [CpuMap.carried(release) for release in CARRIED]
     own = [source.cpu_map for source in sources if source.cpu_map]
-    chosen = fitting_map([*own, *([local] if local else []), *carried], sources)
-    by_package = any(chosen is one for one in carried)
-    return chosen, f"carried CPU map ({chosen.version})" if by_package else f"CPU map of {chosen.version}"
+    chosen = fitting_map([*own, *maps_at_hand(local)], sources)
+    carried = any(chosen is CpuMap.carried(release) for release in CARRIED)
+    return chosen, f"carried CPU map ({chosen.version})" if carried else f"CPU map of {chosen.version}"
 
 
 def _told(hosts: Sequence[str], facts: Facts) -> Told:

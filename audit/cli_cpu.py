@@ -3,13 +3,14 @@
 import json
 import sys
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import click
 
 from audit.advice import advice_on, level_warning
-from audit.baselines import Cluster, choose_map, cluster_sources, find_cluster
+from audit.baselines import Cluster, choose_map, cluster_sources, find_cluster, maps_at_hand
 from audit.cpu import (
     CpuDefinition,
     CpuError,
@@ -28,14 +29,14 @@ from audit.cpu import (
     remedy,
 )
 from audit.cpu.cpumap import CARRIED
-from audit.cpu.rules import Version as LibvirtVersion
+from audit.cpu.joint import doubts_on
 from audit.evaluate import cpu_barriers
 from audit.evidence import Bundle
 from audit.explain import explained
 from audit.facts.versions import Version
 from audit.guest_advice import Evidence
 from audit.judge import discover
-from audit.text import visible
+from audit.text import XML_LIMIT, visible
 
 UNREADABLE, REFUSED, CANNOT_SAY = 2, 3, 5
 _STDIN = Path("-")
@@ -74,43 +75,75 @@ def baseline(
     """
     if as_on and (explain or as_json):
         raise click.UsageError("--as-on is what one host would say; --explain and --json are about all of them")
-    clusters = [find_cluster(Bundle.read(source), cluster) for source in sources if source.is_dir()]
-    if cluster and not clusters:
-        raise click.UsageError("--cluster goes with a bundle")
     try:
-        told, chosen = _told(sources, clusters, cpu_map)
-        host = find_source(told, as_on) if as_on else None
-        result = joint_baseline(told, chosen, as_on=host, features=features, migratable=migratable)
-        plain = joint_baseline(told, chosen, migratable=migratable) if features else result
-        notes = [] if as_on else notes_on(told, chosen, plain, migratable=migratable)
+        asked = _asked(sources, cluster, cpu_map, features=features, migratable=migratable)
+        if as_on:
+            return _answer_as_on(asked, _meant(as_on, sources), chosen=cpu_map is not None)
+        if explain or as_json:
+            return _advise(asked, as_json=as_json)
+        xml, notes = asked.answer()
     except CpuError as error:
         return _refused(error)
-    if not (as_json or explain):
-        notes += filter(None, [level_warning(psabi_level(feature_set(plain, chosen)))])
-        _print(result.to_xml(), [f"note: {note}" for note in notes], err=True)
-        return 0
-    advice = advice_on(told, joint_baseline(told, chosen, migratable=True), chosen, _evidence(sources, clusters))
-    if as_json:
-        found = {"cpu_xml": result.to_xml(), "engine": chosen.version, "notes": notes, "advice": advice}
-        click.echo(json.dumps(found, indent=1))
-    else:
-        _print(result.to_xml(), [f"Computed with the CPU map of {chosen.version}", *explained(advice, notes)])
+    _print(xml, [f"note: {note}" for note in notes], err=True)
     return 0
 
 
-def _print(xml: str, lines: Iterable[str], *, err: bool = False) -> None:
-    """The result as virsh prints it, then what people are told, defused."""
-    click.echo(xml)
-    for line in lines:
-        click.echo(visible(line, 4000), err=err)
+@dataclass(frozen=True)
+class _Asked:
+    """A question for a baseline."""
 
-
-def _evidence(sources: Sequence[Path], clusters: Sequence[Cluster]) -> Evidence | None:
+    sources: Sequence[CpuSource]
+    cpu_map: CpuMap
+    features: bool
+    migratable: bool
+    evidence: Evidence | None
     """What a bundle tells beyond its hosts' CPUs; None for files, and for a mixture."""
-    if not len(clusters) == len(sources) == 1:
-        return None
-    [cluster] = clusters
-    return Evidence(cluster.facts, cpu_barriers(cluster, discover()), cluster_sources(cluster).virttype, {})
+
+    def answer(self) -> tuple[str, list[str]]:
+        """What virsh prints, and what to note about it. Raises CpuError."""
+        result = joint_baseline(self.sources, self.cpu_map, features=self.features, migratable=self.migratable)
+        plain = joint_baseline(self.sources, self.cpu_map, migratable=self.migratable)
+        notes = notes_on(self.sources, self.cpu_map, plain, migratable=self.migratable)
+        warning = level_warning(psabi_level(feature_set(plain, self.cpu_map)))
+        return result.to_xml(), [*notes, warning] if warning else notes
+
+    def advised(self) -> dict[str, Any]:
+        """The answer with all advice, as JSON values. Raises CpuError."""
+        xml, notes = self.answer()
+        given = joint_baseline(self.sources, self.cpu_map, migratable=True)
+        if not self.migratable and given != joint_baseline(self.sources, self.cpu_map):
+            notes.append("the advice is about the baseline with --migratable, which is the one to give to guests")
+        advice = advice_on(self.sources, given, self.cpu_map, self.evidence)
+        return {"cpu_xml": xml, "engine": self.cpu_map.version, "notes": notes, "advice": advice}
+
+
+def _answer_as_on(asked: _Asked, name: str, *, chosen: bool) -> int:
+    """One host's answer, by its libvirt's map: where there is no evidence of it, the one that its list follows."""
+    host = find_source(asked.sources, name)
+    cpu_map = asked.cpu_map if chosen else choose_map([host], CpuMap.local())[0]
+    result = joint_baseline(asked.sources, cpu_map, as_on=host, features=asked.features, migratable=asked.migratable)
+    _print(result.to_xml(), [f"note: {doubt}" for doubt in doubts_on([host], result)], err=True)
+    return 0
+
+
+def _advise(asked: _Asked, *, as_json: bool) -> int:
+    """The answer and all advice; where vendors differ, for each of them, and libvirt's refusal."""
+    try:
+        found, refusal = [asked.advised()], None
+    except IncompatibleCpus as error:
+        vendors = {source.cpu.vendor for source in asked.sources}
+        if len(vendors) == 1:
+            raise
+        groups = [[s for s in asked.sources if s.cpu.vendor == one] for one in sorted(vendors, key=str)]
+        found, refusal = [replace(asked, sources=group).advised() for group in groups], error
+    if as_json:
+        whole = {"problem": refusal.words, "vendors": found} if refusal else found[0]
+        click.echo(json.dumps(whole, indent=1))
+    else:
+        for one in found:
+            head = f"Computed with the CPU map of {one['engine']}"
+            _print(one["cpu_xml"], [head, *explained(one["advice"], one["notes"]), ""])
+    return _refused(refusal) if refusal else 0
 
 
 @click.command()
@@ -126,15 +159,16 @@ def compare(target: Path, cpu: Path, host: str | None, libvirt: str | None, cpu_
     domcapabilities, capabilities cache or bundle, it is compared as `virsh cpu-compare` does. What would make an
     incompatible CPU pass goes to standard error. Exit status: 3 incompatible, 5 where only QEMU knows.
     """
-    clusters = [find_cluster(Bundle.read(target), None)] if target.is_dir() else []
+    if target == cpu == _STDIN:
+        raise click.ClickException("standard input can be given once")
     try:
-        told, chosen = _told((target,), clusters, cpu_map)
-        there = find_source(told, host) if host else _only(told, target)
+        reading = _read((target,), None, host, cpu_map)
+        there = find_source(reading.sources, host) if host else _only(reading.sources, target)
         if libvirt:
-            there = _with_libvirt(there, libvirt)
-        asked = read_sources(_bytes(cpu), cpu.name, chosen)[0].cpu
-        found = compare_with(there, asked, chosen)
-    except IncompatibleCpus as error:
+            there = replace(there, libvirt=_version(libvirt))
+        asked = read_sources(_bytes(cpu), cpu.name, reading.cpu_map)[0].cpu
+        found = compare_with(there, asked, reading.cpu_map)
+    except CpuError as error:
         return _refused(error)
     click.echo(found.verdict.value)
     for name in found.missing:
@@ -142,9 +176,23 @@ def compare(target: Path, cpu: Path, host: str | None, libvirt: str | None, cpu_
     if found.reason and not found.missing:
         click.echo(f"error: {visible(found.reason, 1000)}", err=True)
     if found.verdict is Verdict.INCOMPATIBLE:
-        _tell_remedy(there, asked, chosen)
+        _tell_remedy(there, asked, reading.cpu_map)
         return REFUSED
     return CANNOT_SAY if found.verdict is Verdict.UNKNOWN else 0
+
+
+def _tell_remedy(target: CpuSource, cpu: CpuDefinition, cpu_map: CpuMap) -> None:
+    found = remedy(target, cpu, cpu_map)
+    lines = [f"to pass: {found.words}", *(found.cpu.to_xml().splitlines() if found.cpu else [])]
+    for line in lines:
+        click.echo(visible(line, 4000), err=True)
+
+
+def _print(xml: str, lines: Iterable[str], *, err: bool = False) -> None:
+    """The result as virsh prints it, then what people are told, defused."""
+    click.echo(xml)
+    for line in lines:
+        click.echo(visible(line, 4000), err=err)
 
 
 def _refused(error: CpuError) -> int:
@@ -155,65 +203,93 @@ def _refused(error: CpuError) -> int:
     return CANNOT_SAY if isinstance(error, NotComputable) else UNREADABLE
 
 
-def _told(sources: Sequence[Path], clusters: Sequence[Cluster], wanted: str | None) -> tuple[list[CpuSource], CpuMap]:
-    """All CPUs of the sources, in their order, and the map to compute with."""
-    of_bundles = iter([cluster_sources(cluster).sources for cluster in clusters])
-    texts = [(next(of_bundles) if path.is_dir() else _bytes(path), _name(path, sources)) for path in sources]
+# Reading ---------------------------------------------------------------------------------------------------
+
+
+class _Reading(NamedTuple):
+    """All CPUs of the sources, in their order, the map to compute with, and the bundles' clusters."""
+
+    sources: list[CpuSource]
+    cpu_map: CpuMap
+    clusters: list[Cluster]
+
+
+def _asked(
+    paths: Sequence[Path], cluster: str | None, wanted: str | None, *, features: bool, migratable: bool
+) -> _Asked:
+    reading = _read(paths, cluster, None, wanted)
+    if cluster and not reading.clusters:
+        raise click.UsageError("--cluster goes with a bundle")
+    evidence = None
+    if len(reading.clusters) == len(paths) == 1:
+        [only] = reading.clusters
+        barriers = cpu_barriers(only, discover())
+        evidence = Evidence(only.facts, barriers, cluster_sources(only).virttype, {})
+    return _Asked(reading.sources, reading.cpu_map, features, migratable, evidence)
+
+
+def _read(paths: Sequence[Path], cluster: str | None, host: str | None, wanted: str | None) -> _Reading:
+    if list(paths).count(_STDIN) > 1:
+        raise click.ClickException("standard input can be given once")
+    clusters = [find_cluster(Bundle.read(path), cluster, host) for path in paths if path.is_dir()]
+    of_bundles = iter([cluster_sources(one).sources for one in clusters])
+    texts = [(next(of_bundles) if path.is_dir() else _bytes(path), _name(path, paths)) for path in paths]
+    given = _map(wanted) if wanted else None
+    local = CpuMap.local()
+    maps = [] if given else maps_at_hand(local)
 
     def read(cpu_map: CpuMap) -> list[CpuSource]:
-        return [
-            source
-            for text, name in texts
-            for source in (read_sources(text, name, cpu_map) if isinstance(text, bytes) else text)
-        ]
+        found: list[CpuSource] = []
+        for text, name in texts:
+            found += read_sources(text, name, cpu_map, maps) if isinstance(text, bytes) else text
+        return found
 
-    if wanted:
-        chosen = _map(wanted)
-        return read(chosen), chosen
-    told = read(CpuMap.carried())
-    chosen, _ = choose_map(told, CpuMap.local())
-    return read(chosen), chosen  # once more: host-models of capabilities caches are decoded with the map
+    sources = read(given or maps[0])
+    if given:
+        return _Reading(sources, given, clusters)
+    chosen, _ = choose_map(sources, local)
+    return _Reading(read(chosen), chosen, clusters)  # once more: the map decodes the host-models of caches
 
 
-def _name(source: Path, sources: Sequence[Path]) -> str:
+def _name(path: Path, paths: Sequence[Path]) -> str:
     """What to call a file's host: the file's name, if no other file has it."""
-    alone = sum(other.name == source.name for other in sources) == 1
-    return source.name if alone else str(source)
+    alike = {other for other in paths if other.name == path.name}
+    return path.name if len(alike) == 1 else str(path)
+
+
+def _meant(name: str, paths: Sequence[Path]) -> str:
+    """A path as it was typed stands for its source."""
+    return next((_name(path, paths) for path in paths if path == Path(name)), name)
 
 
 def _map(wanted: str) -> CpuMap:
     if wanted in CARRIED:
         return CpuMap.carried(wanted)
+    if not Path(wanted).is_dir():
+        raise click.ClickException(f"--cpu-map {wanted}: neither a folder nor one of {', '.join(CARRIED)}")
     return CpuMap.from_folder(wanted, wanted)
 
 
 def _only(told: Sequence[CpuSource], target: Path) -> CpuSource:
     """The first CPU of a file, as virsh takes it; of a bundle the only host."""
     if target.is_dir() and len(told) > 1:
-        raise click.UsageError(f"--host: which of {', '.join(source.name for source in told)}?")
+        raise click.ClickException(f"--host: which of {', '.join(source.name for source in told)}?")
     return told[0]
 
 
-def _with_libvirt(source: CpuSource, text: str) -> CpuSource:
+def _version(text: str) -> Version:
     try:
-        version: LibvirtVersion = Version.read(text)
+        return Version.read(text)
     except ValueError as error:
-        raise click.UsageError(f"--libvirt: {error}") from error
-    return replace(source, libvirt=version)
-
-
-def _tell_remedy(target: CpuSource, cpu: CpuDefinition, cpu_map: CpuMap) -> None:
-    found = remedy(target, cpu, cpu_map)
-    click.echo(f"to pass: {visible(found.words, 1000)}", err=True)
-    if found.cpu:
-        for line in found.cpu.to_xml().splitlines():
-            click.echo(visible(line, 4000), err=True)
+        raise click.ClickException(f"--libvirt: {error}") from error
 
 
 def _bytes(source: Path) -> bytes:
-    if source == _STDIN:
-        return sys.stdin.buffer.read()
+    """The whole of a file or of standard input; of one that is too large so much that the parser will refuse it."""
     try:
-        return source.read_bytes()
+        if source == _STDIN:
+            return sys.stdin.buffer.read(XML_LIMIT + 1)
+        with source.open("rb") as file:
+            return file.read(XML_LIMIT + 1)
     except OSError as error:
-        raise click.UsageError(f"{source}: {error.strerror}") from error
+        raise click.ClickException(f"{source}: {error.strerror}") from error

@@ -159,7 +159,9 @@ def _what_changes(
         return
     shall = feature_set(baseline, cpu_map)
     advice["loses"], advice["gains"] = by_weight(has - shall), by_weight(shall - has)
-    same = has == shall and not _sees_more_bits(cpu.definition, baseline, guest.host, facts)
+    # Of host-passthrough libvirt lists nothing: what it has beyond the named features nobody knows.
+    named = cpu.definition is None or cpu.definition.mode not in _PASSTHROUGH
+    same = named and has == shall and not _sees_more_bits(cpu.definition, baseline, guest.host, facts)
     advice["effect"] = "has it" if same else "power cycle"
 
 

@@ -71,12 +71,15 @@ def test_a_clusters_sources_know_their_libvirt_and_its_map():
 
 def test_a_cluster_that_is_not_there_is_refused_with_those_that_are():
     bundle = facts_of("mixed")[0]
-    with pytest.raises(CpuError, match="no cluster other: there is mixed"):
+    with pytest.raises(CpuError, match=r"no cluster other: there is mixed \(6 hosts\)"):
         find_cluster(bundle, "other")
     two = replace(bundle, inventory={"clusters": [{"a": {"hosts": ["cl01"]}}, {"b": {"hosts": ["sr01"]}}]})
-    with pytest.raises(CpuError, match="name one of the clusters: a, b"):
+    with pytest.raises(CpuError, match="name one of the clusters: there is a"):
         find_cluster(two, None)
     assert find_cluster(two, "b").hosts == ("sr01",)
+    assert find_cluster(two, None, "cl01").name == "a"
+    with pytest.raises(CpuError, match="no host cl09"):
+        find_cluster(two, None, "cl09")
 
 
 def test_the_newest_map_is_taken_and_named():

@@ -128,6 +128,64 @@ def test_baseline_of_a_bundle_is_the_reports():
     assert sorted(as_on.stdout.split()) == sorted(done.stdout.split())
 
 
+def test_vendors_that_differ_are_refused_and_yet_advised():
+    told = run("baseline", "--explain", SAMPLES / "mixed" / "bundle")
+    assert (told.returncode, told.stderr) == (3, "error: operation failed: CPU vendors do not match\n")
+    assert told.stdout.count("What guests see") == 2
+    found = json.loads(run("baseline", "--json", SAMPLES / "mixed" / "bundle").stdout)
+    assert [one["advice"]["kinds"][0]["hosts"][0] for one in found["vendors"]] == ["ep01", "cl01"]
+    report = json.loads((SAMPLES / "mixed" / "results.json").read_text())
+    theirs = {b["vendor"]: b["advice"] for b in report["baselines"]}
+    assert [one["advice"]["guests"] for one in found["vendors"]] == [theirs[v]["guests"] for v in ("AMD", "Intel")]
+
+
+def test_one_hosts_answer_is_by_its_own_libvirts_map(files: Path):
+    listed = lambda *names: "".join(f"<feature policy='require' name='{n}'/>" for n in names)  # noqa: E731
+    for name, more in (("old", listed("ss", "vmx")), ("new", listed("vmx", "ss"))):
+        text = domcaps("Westmere").replace("</vendor>", f"</vendor>{more}").replace(" canonical='Westmere-v1'", "")
+        (files / f"{name}.xml").write_text(text)
+    both = (files / "old.xml", files / "new.xml")
+    order = {}
+    for host in ("old", "new"):
+        text = run("baseline", *both, "--as-on", host).stdout
+        order[host] = text.index("'ss'") < text.index("'vmx'")
+    assert order == {"old": True, "new": False}
+    assert (
+        run("baseline", *both, "--as-on", str(files / "old.xml")).stdout
+        == run("baseline", *both, "--as-on", "old").stdout
+    )
+    (files / "unusable.xml").write_text(domcaps("Westmere").replace("usable='yes'", "usable='no'"))
+    doubt = run("baseline", files / "unusable.xml", "--as-on", "unusable").stderr
+    assert "does not list what is missing" in doubt
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["baseline", "-", "-"], "standard input can be given once"),
+        (["baseline", "--cpu-map", "/nope", "-"], "/nope"),
+        (["baseline", "/nope/a.xml"], "/nope/a.xml: No such file"),
+        (["compare", "--libvirt", "x", "-", "-"], "once"),
+    ],
+)
+def test_a_mistake_is_one_line(arguments: list[str], says: str):
+    done = run(*arguments, stdin=IVY)
+    assert done.returncode == 2
+    assert says in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_errors_of_definitions_are_in_libvirts_words():
+    for text, words in (
+        ("<cpu mode='x'><model>a</model></cpu>", "unsupported configuration: -: Invalid mode attribute 'x'"),
+        ("<domainCapabilities><arch>aarch64</arch></domainCapabilities>", "Operation not supported: -: libvirt has no"),
+        ("<a/>", "-: the input does not contain any <cpu> element"),
+    ):
+        assert run("baseline", "-", stdin=text).stderr.startswith(f"error: {words}")
+    unknown = run("compare", "-", "/dev/null", stdin="<cpu><model>Bogus</model></cpu>")
+    assert unknown.stderr.startswith("error: ")
+
+
 def test_explain_is_for_people_and_json_for_programs(files: Path):
     told = run("baseline", "--explain", SAMPLES / "mellanox" / "bundle").stdout
     assert told.startswith("<cpu mode='custom'")
@@ -178,6 +236,7 @@ def test_compare_says_what_would_pass(files: Path):
 def test_compare_takes_a_host_of_a_bundle(files: Path):
     bundle = SAMPLES / "mixed" / "bundle"
     assert run("compare", bundle, files / "ivy.xml").returncode == 2
+    assert run("compare", bundle, files / "ivy.xml", "--host", "cl99").returncode == 2
     done = run("compare", bundle, files / "ivy.xml", "--host", "cl01")
     assert (done.returncode, done.stdout.splitlines()[0]) == (0, "superset")
     assert run("compare", bundle, files / "ivy.xml", "--host", "ep01").returncode == 3

@@ -33,8 +33,7 @@ from audit.cpu.guest import (
 )
 from audit.cpu.hypervisor import Hypervisor, HypervisorModel
 from audit.cpu.joint import joint_baseline, lost_features, notes_on
-from audit.cpu.qemucaps import X86
-from audit.cpu.reading import from_element, read_cpus
+from audit.cpu.reading import X86, from_element, read_cpus
 from audit.cpu.rules import NEWEST, Rules, rules_of
 from audit.cpu.sources import CpuSource, find_source, read_sources
 

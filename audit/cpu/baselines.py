@@ -9,7 +9,7 @@ from audit.cpu.arithmetic import decode, expand, feature_set
 from audit.cpu.cpumap import CpuMap
 from audit.cpu.definition import CpuDefinition, CpuError, IncompatibleCpus, MaxPhysAddr, NotComputable
 from audit.cpu.hypervisor import Hypervisor
-from audit.cpu.qemucaps import X86
+from audit.cpu.reading import X86
 from audit.cpu.rules import NEWEST, Rules
 
 # virsh cpu-baseline leaves out what QEMU never gives to guests (libvirt 11.3 qemu_capabilities.c).

@@ -11,7 +11,7 @@ from audit.cpu.baselines import hypervisor_baseline
 from audit.cpu.cpumap import CpuMap
 from audit.cpu.definition import CpuDefinition, CpuError, CpuFeature, NotComputable
 from audit.cpu.hypervisor import Hypervisor
-from audit.cpu.qemucaps import X86
+from audit.cpu.reading import X86
 from audit.cpu.rules import NEWEST, Rules
 from audit.cpu.sources import CpuSource
 
@@ -98,6 +98,8 @@ def compare_with(target: CpuSource, cpu: CpuDefinition, cpu_map: CpuMap) -> Comp
     Raises UnknownCpuName, CpuError.
     """
     if target.arch not in X86:
+        if cpu.arch not in (None, target.arch):
+            return _incompatible(f"CPU arch {cpu.arch} does not match host arch")
         return compare_by_lists(target.cpu, cpu, target.hypervisor, target.arch)
     if target.hypervisor is None:
         return compare(target.cpu, cpu, cpu_map)
@@ -112,6 +114,8 @@ def compare_by_lists(
     Of equal models the lists decide. Of unequal ones the target must call the model usable, and list everything that
     the CPU lists; what it does not list its own model may contain, so that nothing follows.
     """
+    if cpu.vendor and cpu.vendor != host_model.vendor:
+        return _incompatible(f"host CPU vendor does not match required CPU vendor {cpu.vendor}")
     wanted, offered = cpu.named("require", "force"), host_model.named("require", "force")
     missing = sorted(wanted - offered)
     if cpu.model and cpu.model == host_model.model:
@@ -147,6 +151,8 @@ def remedy(target: CpuSource, cpu: CpuDefinition, cpu_map: CpuMap) -> Remedy:
     """
     if target.arch not in X86:
         return Remedy("nothing that could be proved: only QEMU knows what the models contain")
+    if cpu.arch not in (None, *X86):
+        return Remedy(f"no definition does: its architecture is {cpu.arch}")
     missing = compare_with(target, cpu, cpu_map).missing
     if missing:
         off = {name: CpuFeature(name, "disable") for name in missing}

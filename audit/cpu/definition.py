@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal, NamedTuple
+from typing import Literal, NamedTuple, Self
 
 Kind = Literal["host", "guest"]
 
@@ -11,14 +11,24 @@ Kind = Literal["host", "guest"]
 class CpuError(Exception):
     """Libvirt would refuse; the text is libvirt's own wherever it has one.
 
-    `category` is what libvirt puts in front of it, and so does `virsh`: see `words`.
+    `category` is what libvirt puts in front of it, and so does `virsh`; None: nothing.
     """
 
-    category: ClassVar[str] = "invalid argument"
+    category: str | None = "invalid argument"
 
-    def __init__(self, message: str, category: str = "") -> None:
+    def __init__(self, message: str, category: str | None = "") -> None:
         super().__init__(message)
-        self.words = f"{category or self.category}: {message}"
+        if category != "":
+            self.category = category
+
+    @property
+    def words(self) -> str:
+        """What virsh prints behind `error: `."""
+        return f"{self.category}: {self}" if self.category else str(self)
+
+    def about(self, name: str) -> Self:
+        """The same, naming the source that it is about."""
+        return type(self)(f"{name}: {self}", self.category)
 
 
 class UnreadableInput(CpuError):

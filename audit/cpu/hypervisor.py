@@ -59,7 +59,7 @@ class Hypervisor:
             for node in custom.findall("blockers")
         }
         models = tuple(
-            HypervisorModel(node.text or "", node.get("usable", "unknown"), blockers.get(node.text, frozenset()))
+            HypervisorModel(node.text or "", usable(node), blockers.get(node.text, frozenset()))
             for node in custom.findall("model")
         )
         return cls(models)
@@ -85,6 +85,12 @@ class Hypervisor:
         )
 
 
+def usable(model: etree._Element) -> str:
+    """yes or no; whatever else a document says is unknown."""
+    said = model.get("usable", "")
+    return said if said in ("yes", "no") else "unknown"
+
+
 @lru_cache(maxsize=256)
 def _by_name(models: tuple[HypervisorModel, ...]) -> dict[str, HypervisorModel]:
     return {model.name: model for model in reversed(models)}
@@ -92,8 +98,8 @@ def _by_name(models: tuple[HypervisorModel, ...]) -> dict[str, HypervisorModel]:
 
 def _worst(models: Sequence[HypervisorModel]) -> HypervisorModel:
     """One model as several hosts have it: usable where it is on all, blocked by what any lacks."""
-    usable = min((model.usable for model in models), key=("no", "unknown", "yes").index)
-    return HypervisorModel(models[0].name, usable, frozenset().union(*(model.blockers for model in models)))
+    worst = min((model.usable for model in models), key=("no", "unknown", "yes").index)
+    return HypervisorModel(models[0].name, worst, frozenset().union(*(model.blockers for model in models)))
 
 
 def _both(one: frozenset[str] | None, other: frozenset[str] | None) -> frozenset[str] | None:

@@ -14,7 +14,7 @@ from audit.cpu.baselines import hypervisor_baseline
 from audit.cpu.cpumap import CpuMap
 from audit.cpu.definition import CpuDefinition, CpuError, IncompatibleCpus, NotComputable
 from audit.cpu.hypervisor import Hypervisor
-from audit.cpu.qemucaps import X86
+from audit.cpu.reading import X86
 from audit.cpu.rules import NEWEST, Rules
 from audit.cpu.sources import CpuSource
 
@@ -85,7 +85,7 @@ def notes_on(sources: Sequence[CpuSource], cpu_map: CpuMap, joint: CpuDefinition
     notes = [f"virsh on {_listed(s.name for s in same)} {words}" for words, same in answers.items() if words]
     if len(alike) > _MOST_ASKED:
         notes.append(f"of {len(alike)} kinds of hypervisors only {_MOST_ASKED} were asked what virsh there would say")
-    return notes + list(_doubts(sources, joint))
+    return notes + list(doubts_on(sources, joint))
 
 
 def _disagreement(
@@ -141,7 +141,13 @@ def _own_libvirt(host: CpuSource) -> str:
     return f": its libvirt ({version}) has another CPU map or other rules"
 
 
-def _doubts(sources: Sequence[CpuSource], joint: CpuDefinition) -> Iterator[str]:
+def doubts_on(sources: Sequence[CpuSource], joint: CpuDefinition) -> Iterator[str]:
+    """What the sources leave open about this baseline of theirs."""
+    doubts: dict[str, list[str]] = {}
+    for source in sources:
+        if source.doubt:
+            doubts.setdefault(source.doubt, []).append(source.name)
+    yield from (f"{_listed(names)}: {doubt}" for doubt, names in doubts.items())
     untold = [s.name for s in sources if s.hypervisor and s.hypervisor.unlisted_blockers(joint.model or "")]
     if untold:
         yield (

@@ -10,10 +10,10 @@ from lxml import etree
 from audit.cpu.arithmetic import decode
 from audit.cpu.cpumap import CpuMap
 from audit.cpu.definition import CpuDefinition, CpuFeature, CpuSignature, UnreadableInput
-from audit.cpu.hypervisor import Hypervisor, HypervisorModel
+from audit.cpu.hypervisor import Hypervisor, HypervisorModel, usable
+from audit.cpu.reading import X86
 from audit.cpu.rules import NEWEST, Rules, Version
 
-X86 = frozenset({"x86_64", "i686"})
 _NUMBER = re.compile(r"[0-9]{1,10}")
 
 # QEMU's spelling where libvirt has its own (libvirt 11.3 qemu_capabilities.c virQEMUCapsCPUFeaturesX86).
@@ -54,7 +54,7 @@ def hypervisor(caps: etree._Element, accel: str) -> Hypervisor:
     models = tuple(
         HypervisorModel(
             node.get("name", ""),
-            node.get("usable", "unknown"),
+            usable(node),
             frozenset(_libvirts_name(blocker.get("name", "")) for blocker in node.findall("blocker")),
         )
         for node in caps.findall(f"cpu[@type='{accel}']")
@@ -65,11 +65,11 @@ def hypervisor(caps: etree._Element, accel: str) -> Hypervisor:
     return Hypervisor(models, frozenset(properties), stays if host.get("migratability") == "yes" else None)
 
 
-def host_model(caps: etree._Element, accel: str, cpu_map: CpuMap, rules: Rules = NEWEST) -> CpuDefinition | None:
+def host_model(caps: etree._Element, accel: str, cpu_map: CpuMap, rules: Rules = NEWEST) -> CpuDefinition:
     """The CPU that `host-model` stands for in domcapabilities, decoded from what QEMU said.
 
-    None: libvirt has none for this architecture. The address bits, which libvirt takes from the running host, are not
-    in the cache and are left out. Raises IncompatibleCpus when no model fits.
+    The address bits, which libvirt takes from the running host, are not in the cache and are left out. Raises
+    IncompatibleCpus when no model fits, UnreadableInput for an architecture other than x86 and s390x.
     Source: libvirt 11.3 qemu_capabilities.c virQEMUCapsInitHostCPUModel.
     """
     arch = caps.findtext("arch") or ""
@@ -90,7 +90,7 @@ def host_model(caps: etree._Element, accel: str, cpu_map: CpuMap, rules: Rules =
         policies = {"true": "require", "false": "disable"}
         listed = [CpuFeature(name, policies[value]) for name, value in values.items() if value in policies]
         return CpuDefinition(model=host.get("model"), fallback="forbid", features=tuple(listed))
-    return None
+    raise UnreadableInput(f"these QEMU capabilities name no host-model for {arch}")
 
 
 def libvirt_version(caps: etree._Element) -> Version | None:

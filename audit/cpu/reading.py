@@ -15,10 +15,13 @@ from audit.cpu.definition import (
     CpuSignature,
     Kind,
     MaxPhysAddr,
+    NotComputable,
     Topology,
     UnreadableInput,
 )
 from audit.text import NotXml, parse_xml
+
+X86 = frozenset({"x86_64", "i686"})
 
 _MODES = ("custom", "host-model", "host-passthrough", "maximum")
 _MATCHES = ("minimum", "exact", "strict")
@@ -103,7 +106,7 @@ def read_cpus(source: str | bytes, kind: Kind | None = None) -> list[CpuDefiniti
 def find_places(source: str | bytes, places: str = f"{_CPU_PLACES}|/container/qemuCaps") -> list[etree._Element]:
     """The elements of a file that state a CPU, in document order; by default also a capabilities cache's.
 
-    Raises UnreadableInput, also where there is none.
+    Raises UnreadableInput, also where there is none; NotComputable for an architecture whose libvirt has none.
     """
     try:
         text = source.decode("utf-8-sig") if isinstance(source, bytes) else source
@@ -112,9 +115,13 @@ def find_places(source: str | bytes, places: str = f"{_CPU_PLACES}|/container/qe
     root = parse_untrusted(f"<container>{_XML_DECLARATION.sub('', text)}</container>")
     found = cast(list[etree._Element], root.xpath(places))
     if not found:
+        foreign = {node.text or "" for node in root.iterfind("domainCapabilities/arch")} - X86
+        if foreign:
+            raise NotComputable(f"libvirt has no host-model for {min(foreign)} there")
         raise UnreadableInput(
             "the input does not contain any <cpu> element or valid domain XML, host capabilities XML, "
-            "or domain capabilities XML"
+            "or domain capabilities XML",
+            None,
         )
     return found
 

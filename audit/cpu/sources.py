@@ -10,11 +10,10 @@ from pathlib import PurePath
 from lxml import etree
 
 from audit.cpu import qemucaps
-from audit.cpu.cpumap import CARRIED, CpuMap
-from audit.cpu.definition import CpuDefinition, CpuError, UnreadableInput
+from audit.cpu.cpumap import CpuMap
+from audit.cpu.definition import CpuDefinition, CpuError, NotComputable, UnreadableInput
 from audit.cpu.hypervisor import Hypervisor
-from audit.cpu.qemucaps import X86
-from audit.cpu.reading import find_places, from_place
+from audit.cpu.reading import X86, find_places, from_place
 from audit.cpu.rules import Rules, Version, rules_of
 
 
@@ -34,6 +33,8 @@ class CpuSource:
     """Its libvirt's own map, where there is evidence of it."""
     host_model: bool = False
     """`cpu` is a host-model as libvirt printed it, so that its features stand in the order of that libvirt's map."""
+    doubt: str = ""
+    """What the source leaves open, for whoever relies on it."""
 
     @property
     def rules(self) -> Rules:
@@ -41,30 +42,30 @@ class CpuSource:
         return rules_of(self.libvirt)
 
 
-def read_sources(text: str | bytes, name: str, cpu_map: CpuMap) -> list[CpuSource]:
+def read_sources(text: str | bytes, name: str, cpu_map: CpuMap, maps: Sequence[CpuMap] = ()) -> list[CpuSource]:
     """Read every CPU of a file, in document order, each with its hypervisor where the document tells of one.
 
-    `cpu_map` decodes the host-models of capabilities caches. Raises UnreadableInput, naming the file.
+    `maps`: those at hand, the newest first; where a source shows which of them its libvirt goes by, that is noted.
+    Else `cpu_map` decodes the host-models of capabilities caches. Raises CpuError, naming the file.
     """
     try:
-        places = find_places(text)
-        found = [_source(place, name, cpu_map) for place in places]
+        found = [_source(place, name, cpu_map, maps) for place in find_places(text)]
     except CpuError as error:
-        raise UnreadableInput(f"{name}: {error}") from error
+        raise error.about(name) from error
     if len(found) == 1:
         return found
     return [replace(source, name=f"{name}#{number}") for number, source in enumerate(found, 1)]
 
 
 def find_source(sources: Sequence[CpuSource], wanted: str) -> CpuSource:
-    """The one that is meant by a host's name, a file's path, its name, or its name without `.xml`.
+    """The one that is meant by a host's name, a file's name, or that without `.xml`; of equal ones the first.
 
     Raises UnreadableInput when it is none or more than one.
     """
     spellings = (lambda name: name, lambda name: PurePath(name).name, lambda name: PurePath(name).stem)
     for spelled in spellings:
         found = [source for source in sources if spelled(source.name) == wanted]
-        if len(found) == 1:
+        if len({replace(source, name="") for source in found}) == 1:
             return found[0]
         if found:
             raise UnreadableInput(f"{wanted} is more than one of the sources: {_names(found)}")
@@ -101,13 +102,11 @@ def _follows(cpu: CpuDefinition, cpu_map: CpuMap) -> bool:
     return -1 not in places and places == sorted(places)
 
 
-def _as_old_as_it_looks(hypervisor: Hypervisor, cpu: CpuDefinition) -> Hypervisor:
-    """With the names of an older carried map, where the host-model follows that one's order and no newer one's."""
-    newest, *older = (CpuMap.carried(release) for release in CARRIED)
-    if _follows(cpu, newest):
-        return hypervisor
-    map_there = next((one for one in older if _reads(one, cpu) and _follows(cpu, one)), None)
-    return named_by(hypervisor, map_there) if map_there else hypervisor
+def _older_map(cpu: CpuDefinition, maps: Sequence[CpuMap]) -> CpuMap | None:
+    """The map whose order a host-model follows; None where that is the newest, or none of them."""
+    if not maps or _follows(cpu, maps[0]):
+        return None
+    return next((one for one in maps[1:] if _reads(one, cpu) and _follows(cpu, one)), None)
 
 
 def _names(sources: Sequence[CpuSource]) -> str:
@@ -117,18 +116,32 @@ def _names(sources: Sequence[CpuSource]) -> str:
     return ", ".join(shown[:12]) + (f" and {len(shown) - 12} more" if len(shown) > 12 else "")
 
 
-def _source(place: etree._Element, name: str, cpu_map: CpuMap) -> CpuSource:
+def _source(place: etree._Element, name: str, cpu_map: CpuMap, maps: Sequence[CpuMap]) -> CpuSource:
     if place.tag == "qemuCaps":
-        return _of_cache(place, name, cpu_map)
+        return _of_cache(place, name, cpu_map, maps)
     cpu = from_place(place)
-    document = place.getparent().getparent() if place.tag == "mode" and place.getparent().tag == "cpu" else None  # type: ignore[union-attr]
+    host_model = _is_host_model(place, cpu)
+    own = _older_map(cpu, maps) if host_model else None
+    document = _document(place)
     if document is None:
-        return CpuSource(name, cpu, arch=_arch_of(place, cpu), host_model=_is_host_model(place, cpu))
-    offered = (
-        Hypervisor.from_domcapabilities(document) if document.find("cpu/mode[@name='custom']") is not None else None
+        return CpuSource(name, cpu, arch=_arch_of(place, cpu), cpu_map=own, host_model=host_model)
+    named_models = document.find("cpu/mode[@name='custom']") is not None
+    offered = Hypervisor.from_domcapabilities(document) if named_models else None
+    return CpuSource(
+        name,
+        cpu,
+        named_by(offered, own) if offered and own else offered,
+        document.findtext("arch") or "x86_64",
+        _oldest_libvirt(document),
+        own,
+        host_model,
     )
-    arch = document.findtext("arch") or "x86_64"
-    return CpuSource(name, cpu, offered, arch, _oldest_libvirt(document), host_model=True)
+
+
+def _document(place: etree._Element) -> etree._Element | None:
+    """The domain capabilities that a `<mode>` stands in."""
+    parent = place.getparent()
+    return parent.getparent() if place.tag == "mode" and parent is not None and parent.tag == "cpu" else None
 
 
 def _is_host_model(place: etree._Element, cpu: CpuDefinition) -> bool:
@@ -136,13 +149,25 @@ def _is_host_model(place: etree._Element, cpu: CpuDefinition) -> bool:
     return place.tag == "mode" or (not place.attrib and cpu.kind == "guest" and cpu.fallback == "forbid")
 
 
-def _of_cache(caps: etree._Element, name: str, cpu_map: CpuMap) -> CpuSource:
-    accel, version = qemucaps.accelerator(caps), qemucaps.libvirt_version(caps)
-    arch = caps.findtext("arch") or ""
-    cpu = qemucaps.host_model(caps, accel, cpu_map, rules_of(version))
-    if cpu is None:
-        raise UnreadableInput(f"libvirt has no host-model for {arch}")
-    return CpuSource(name, cpu, qemucaps.hypervisor(caps, accel), arch, version)
+def _of_cache(caps: etree._Element, name: str, cpu_map: CpuMap, maps: Sequence[CpuMap]) -> CpuSource:
+    version, arch = qemucaps.libvirt_version(caps), caps.findtext("arch") or ""
+    if arch not in X86 and arch != "s390x":
+        raise NotComputable(f"libvirt has no host-model for {arch}, or none that is in its cache")
+    accel = qemucaps.accelerator(caps)
+    own = next((one for one in maps if one.release == version), None)
+    cpu = qemucaps.host_model(caps, accel, own or cpu_map, rules_of(version))
+    offered = qemucaps.hypervisor(caps, accel)
+    says_bits = accel == "kvm" and arch in X86 and rules_of(version).baseline_has_address_bits
+    return CpuSource(
+        name,
+        cpu,
+        named_by(offered, own) if own else offered,
+        arch,
+        version,
+        own,
+        host_model=own is not None,
+        doubt="the cache does not hold the host's physical address bits: virsh adds <maxphysaddr>" if says_bits else "",
+    )
 
 
 def _arch_of(place: etree._Element, cpu: CpuDefinition) -> str:

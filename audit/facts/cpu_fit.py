@@ -184,7 +184,8 @@ def _gap_by_name(cpu: CpuDefinition, there: DomainCapabilities) -> CpuGap | None
         return None if there.hypervisor.find(cpu.model or "") else CpuGap(unknown_model=cpu.model or "")
     if there.host_model is None:
         raise Unavailable(DOMCAPS_KVM, f"{there.emulator} offers no host-model to compare with")
-    found = compare_by_lists(there.host_model, cpu, there.hypervisor, there.arch)
+    # Vendors are other checks' affair; not every libvirt states one here.
+    found = compare_by_lists(there.host_model, replace(cpu, vendor=None), there.hypervisor, there.arch)
     if found.verdict is Verdict.UNKNOWN:
         raise Unavailable(DOMCAPS_KVM, visible(found.reason, 200))
     if found.verdict is Verdict.INCOMPATIBLE:

@@ -155,6 +155,16 @@ def test_a_remedy_passes_and_is_the_smallest():
     assert remedy(replace(target, arch="s390x"), cpu("z14"), MAP).cpu is None
 
 
+def test_lists_do_not_compare_strangers():
+    power = CpuSource("t", CpuDefinition(model="POWER8", vendor="IBM"), arch="ppc64")
+    assert compare_with(power, CpuDefinition(model="POWER8", vendor="IBM"), MAP).verdict == "identical"
+    for stranger in ({"vendor": "Freescale"}, {"arch": "x86_64", "kind": "host"}):
+        guest = CpuDefinition(model="POWER8", **stranger)
+        assert compare_with(power, guest, MAP).verdict == "incompatible", stranger
+    nameless = replace(power, cpu=CpuDefinition(model="POWER8"))
+    assert compare_with(nameless, CpuDefinition(model="POWER8", vendor="IBM"), MAP).verdict == "incompatible"
+
+
 def test_lists_decide_where_only_qemu_knows_the_models():
     def there(definition: CpuDefinition, usable: str = "yes", *blockers: str) -> CpuSource:
         models = (HypervisorModel("gen15a-base", usable, frozenset(blockers)),)

@@ -2,7 +2,8 @@
 
 import pytest
 
-from audit.cpu import CpuMap, UnreadableInput, find_source, read_sources, rules_of
+from audit.cpu import CpuMap, NotComputable, UnreadableInput, find_source, read_sources, rules_of
+from audit.cpu.cpumap import CARRIED
 
 MAP = CpuMap.carried()
 BARE = "<cpu><model>Westmere</model><vendor>Intel</vendor></cpu>"
@@ -99,7 +100,6 @@ def test_a_domain_tells_its_architecture():
         "<other/>",
         domcaps("Nehalem").replace("supported='yes'", "supported='no'"),
         "<qemuCaps><arch>x86_64</arch></qemuCaps>",
-        cache("aarch64"),
         "<cpu><model>Westmere</model><feature name='a'/><feature name='a'/></cpu>",
     ],
 )
@@ -108,11 +108,46 @@ def test_what_cannot_be_read_is_refused_with_the_files_name(text: str):
         read_sources(text, "that/file", MAP)
 
 
-def test_a_source_is_found_by_path_name_or_stem():
-    sources = [read_sources(BARE, name, MAP)[0] for name in ("a/kvm01.xml", "b/kvm01.xml", "kvm02.xml")]
+@pytest.mark.parametrize("text", [cache("aarch64"), domcaps("x", arch="aarch64").replace("='yes'", "='no'")])
+def test_what_only_other_architectures_have_is_not_computable(text: str):
+    with pytest.raises(NotComputable, match=r"^that/file: libvirt has no host-model for aarch64"):
+        read_sources(text, "that/file", MAP)
+
+
+def test_a_cache_is_decoded_with_the_map_of_the_libvirt_that_wrote_it():
+    maps = [CpuMap.carried(release) for release in CARRIED]
+    has = {**all_of("Nehalem"), "vmx_ins_outs": "true", "vme": "true", "ss": "true"}
+    [old] = read_sources(cache(version=9_000_000, **has), "f", MAP, maps)
+    [new] = read_sources(cache(version=11_003_000, **has), "f", MAP, maps)
+    assert [f.name for f in old.cpu.features] == ["vme", "ss", "invtsc"]
+    assert [f.name for f in new.cpu.features] == ["vme", "ss", "invtsc", "vmx-ins-outs"]
+    assert (old.cpu_map, new.cpu_map) == (maps[1], maps[0])
+    assert "vmx-ins-outs" not in old.hypervisor.names
+    assert ("maxphysaddr" in old.doubt, "maxphysaddr" in new.doubt) == (False, True)
+
+
+def test_the_order_of_a_host_model_gives_its_map_away():
+    maps = [CpuMap.carried(release) for release in CARRIED]
+    listed = lambda *names: "".join(f"<feature policy='require' name='{n}'/>" for n in names)  # noqa: E731
+    [old] = read_sources(domcaps("Nehalem", more=listed("ss", "vmx")), "f", MAP, maps)
+    [new] = read_sources(domcaps("Nehalem", more=listed("vmx", "ss")), "f", MAP, maps)
+    assert (old.cpu_map, new.cpu_map) == (maps[1], None)
+    assert old.hypervisor.names == frozenset(maps[1].order)
+    assert new.hypervisor.names is None
+
+
+def test_an_unheard_of_usability_is_unknown():
+    [source] = read_sources(domcaps("Nehalem", models="<model usable='maybe'>Nehalem</model>"), "f", MAP)
+    assert source.hypervisor.models[0].usable == "unknown"
+
+
+def test_a_source_is_found_by_its_name_or_stem():
+    models = {"a/kvm01.xml": "Nehalem", "b/kvm01.xml": "Westmere", "kvm02.xml": "Westmere"}
+    sources = [read_sources(f"<cpu><model>{model}</model></cpu>", name, MAP)[0] for name, model in models.items()]
     assert find_source(sources, "a/kvm01.xml") is sources[0]
     assert find_source(sources, "kvm02") is sources[2]
     with pytest.raises(UnreadableInput, match="more than one"):
         find_source(sources, "kvm01")
+    assert find_source([sources[0]] * 2, "kvm01") is sources[0]  # the same file twice
     with pytest.raises(UnreadableInput, match=r"none of the sources: a/kvm01\.xml"):
         find_source(sources, "kvm03")
