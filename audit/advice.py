@@ -59,7 +59,8 @@ def advice_on(
     level = psabi_level(has)
     hosts = [source.name for source in sources]
     guests, unread = guests_advice(hosts, baseline, cpu_map, evidence) if evidence else GuestsAdvice([], {})
-    known = [RunningGuest(g["host"], _fits(g, hosts)) for g in guests if g["effect"] in ("has it", "power cycle")]
+    judged = [g for g in guests if g["effect"] in ("has it", "power cycle", "transient")]
+    known = [RunningGuest(g["host"], _fits(g, hosts)) for g in judged]
     count = None if evidence is None or unread else known
     return Advice(
         features=len(has),

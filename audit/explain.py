@@ -10,7 +10,8 @@ _EFFECTS = {
     "has it": "runs with its features already",
     "next start": "is shut off: takes it at its next start (but a managed save brings the old CPU back)",
     "power cycle": "needs a full power cycle to take it (shut down, then start: a reboot keeps the CPU)",
-    "unknown": "not judged",
+    "transient": "is transient: gone once it stops; change its CPU where its definition is kept",
+    "unknown": "is not judged",
 }
 _BY = {"features": "keeps most features", "level": "keeps the highest level", "guests": "lets most guests move"}
 

@@ -193,8 +193,7 @@ def _runs_with(cpu: GuestCpu, machine: GuestMachine, host: str, cpu_map: CpuMap,
 def _how(advice: GuestCpuAdvice, guest: Guest, state: GuestState, baseline: CpuDefinition, facts: Facts) -> None:
     """The difference to apply, and how to take it back."""
     if not state.persistent:
-        advice["effect"] = "unknown"
-        advice["problem"] = "transient: it is gone once it stops. Change its CPU where its definition is kept"
+        advice["effect"] = "transient"
         return
     try:
         before = inactive_text(facts.said(guest.host), guest.uuid, active=state.active)

@@ -274,11 +274,12 @@ def _fitting(labels: Sequence[str], width: float) -> str:
 
 # Guests
 
-_EFFECTS = {
-    "has it": ("yes", "has it"),
+_EFFECTS = {  # by urgency: the mark's colour, if it has one, and the word
     "power cycle": ("conditions", "power cycle"),
-    "next start": ("", "next start"),
+    "transient": ("conditions", "transient"),
     "unknown": ("unknown", "not judged"),
+    "next start": ("", "next start"),
+    "has it": ("yes", "has it"),
 }
 
 
@@ -317,7 +318,7 @@ def _consequences(guest: GuestCpuAdvice) -> tuple[object, ...]:
 def _urgency(same: Sequence[tuple[GuestCpuAdvice, str]]) -> tuple[int, int]:
     """Then in the order of the results."""
     guest = same[0][0]
-    return -len(guest["blocked"]), ("power cycle", "unknown", "next start", "has it").index(guest["effect"])
+    return -len(guest["blocked"]), tuple(_EFFECTS).index(guest["effect"])
 
 
 def _summary(guests: Sequence[GuestCpuAdvice]) -> str:
@@ -326,6 +327,7 @@ def _summary(guests: Sequence[GuestCpuAdvice]) -> str:
         (sum(guest["effect"] == "power cycle" for guest in guests), "to be shut down and started to get the baseline"),
         (sum(guest["effect"] == "next start" for guest in guests), "shut off, to get it at the next start"),
         (sum(guest["effect"] == "has it" for guest in guests), "running with its features already"),
+        (sum(guest["effect"] == "transient" for guest in guests), "transient, to be changed where it is defined"),
         (sum(guest["effect"] == "unknown" for guest in guests), "not judged"),
     )
     return f"{counted(len(guests), 'guest')}: " + "; ".join(f"{number:,} {what}" for number, what in counts if number)

@@ -244,9 +244,10 @@ class GuestCpuAdvice(TypedDict):
     guest: str
     uuid: str
     host: str
-    effect: Literal["has it", "next start", "power cycle", "unknown"]
+    effect: Literal["has it", "next start", "power cycle", "transient", "unknown"]
     """What it takes until the guest runs with the baseline: nothing (it sees just these features now, and the
-    difference keeps it so at later starts), its next start, or to be shut down and started."""
+    difference keeps it so at later starts), its next start, or to be shut down and started. A transient guest has no
+    definition that could be changed: it is gone once it stops."""
     blocked: dict[str, str]
     """Other hosts of the cluster that its CPU keeps it from as it runs now, and why."""
     unproved: dict[str, str]

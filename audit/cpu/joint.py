@@ -105,9 +105,8 @@ def _disagreement(
     if not changed:
         in_order = theirs.features == joint.features
         return "" if in_order else f"would list the same features in another order{_own_libvirt(host)}"
-    why = "".join(sorted({_who_blocks(name, joint.model or "", sources, host) for name in changed})) or _own_libvirt(
-        host
-    )
+    blockers = {_who_blocks(name, joint.model or "", sources, host) for name in changed}
+    why = "".join(sorted(blockers)) or _own_libvirt(host)
     gone = [name for name in changed if mine.get(name) == "disable" and name not in other]
     if gone == changed:
         return f"would not switch off {_listed(gone)}{why}"
