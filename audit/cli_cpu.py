@@ -40,6 +40,8 @@ from audit.text import XML_LIMIT, visible
 
 UNREADABLE, REFUSED, CANNOT_SAY = 2, 3, 5
 _STDIN = Path("-")
+_LIKE_THE_CARRIED = (10, 10, 0)
+"""Since then libvirt has the models, and the order of features, of the newest carried map."""
 
 _path = click.Path(path_type=Path, allow_dash=True)
 _cpu_map = click.option(
@@ -122,7 +124,13 @@ def _answer_as_on(asked: _Asked, name: str, *, chosen: bool) -> int:
     host = find_source(asked.sources, name)
     cpu_map = asked.cpu_map if chosen else choose_map([host], CpuMap.local())[0]
     result = joint_baseline(asked.sources, cpu_map, as_on=host, features=asked.features, migratable=asked.migratable)
-    _print(result.to_xml(), [f"note: {doubt}" for doubt in doubts_on([host], result)], err=True)
+    doubts = list(doubts_on([host], result))
+    if not chosen and host.cpu_map is None and host.libvirt and host.libvirt < _LIKE_THE_CARRIED:
+        doubts.append(
+            f"nothing tells which CPU map libvirt on {host.name} goes by: this is by that of {cpu_map.version}, "
+            "--cpu-map chooses another"
+        )
+    _print(result.to_xml(), [f"note: {doubt}" for doubt in doubts], err=True)
     return 0
 
 

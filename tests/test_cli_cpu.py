@@ -157,6 +157,9 @@ def test_one_hosts_answer_is_by_its_own_libvirts_map(files: Path):
     (files / "unusable.xml").write_text(domcaps("Westmere").replace("usable='yes'", "usable='no'"))
     doubt = run("baseline", files / "unusable.xml", "--as-on", "unusable").stderr
     assert "does not list what is missing" in doubt
+    (files / "silent.xml").write_text(domcaps("Westmere").replace(" canonical='Westmere-v1'", ""))
+    assert "nothing tells which CPU map" in run("baseline", files / "silent.xml", "--as-on", "silent").stderr
+    assert run("baseline", files / "silent.xml", "--as-on", "silent", "--cpu-map", "9.0.0").stderr == ""
 
 
 @pytest.mark.parametrize(
