@@ -21,7 +21,7 @@ from audit.cpu import (
 )
 from audit.cpu.cpumap import CARRIED
 from audit.cpu.crosscheck import CrossCheck
-from audit.cpu.sources import fitting_map
+from audit.cpu.sources import fitting_map, named_by
 from audit.evidence import Bundle
 from audit.facts.base import Facts, Unavailable
 from audit.facts.cpu_map import CpuMapFiles, cpu_map_files
@@ -155,9 +155,9 @@ def _offers(virttype: str, hosts: Sequence[str], facts: Facts) -> Told:
             missing[host] = f"{offer.emulator} offers no host-model for {virttype} {offer.arch}"
         else:
             version = None if isinstance(libvirt, Unavailable) else libvirt.daemon
-            sources.append(
-                CpuSource(host, offer.host_model, offer.hypervisor, offer.arch, version, maps.get(host), True)
-            )
+            own = maps.get(host)
+            offered = named_by(offer.hypervisor, own) if offer.hypervisor and own else offer.hypervisor
+            sources.append(CpuSource(host, offer.host_model, offered, offer.arch, version, own, host_model=True))
     return Told(virttype, tuple(sources), missing)
 
 

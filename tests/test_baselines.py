@@ -67,6 +67,7 @@ def test_a_clusters_sources_know_their_libvirt_and_its_map():
     assert [source.name for source in sources] == ["cl01", "cl02", "sr01", "sr02", "ep01", "ep02"]
     assert {source.libvirt for source in sources} == {(10, 0, 0), (10, 10, 0)}
     assert all(source.cpu_map and source.cpu_map.release == source.libvirt for source in sources)
+    assert all(source.hypervisor.names == frozenset(source.cpu_map.order) for source in sources)
 
 
 def test_a_cluster_that_is_not_there_is_refused_with_those_that_are():
