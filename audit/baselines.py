@@ -4,10 +4,9 @@ libvirt's own answer depends on the host that it is asked on; here the models an
 the result starts on all of them. The arithmetic is `audit.cpu`'s, the advice around it `audit.advice`'s.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
-from audit.advice import FACTS as FACTS
 from audit.advice import advice_on
 from audit.cpu import (
     CpuDefinition,
@@ -129,23 +128,20 @@ def choose_map(sources: Sequence[CpuSource], local: CpuMap | None = None) -> tup
 
 def _told(hosts: Sequence[str], facts: Facts) -> Told:
     """For KVM guests; where no host offers that, for emulated ones, unless none offers those either."""
-    kvm = _offers("kvm", hosts, facts)
-    qemu = kvm if kvm.sources else _offers("qemu", hosts, facts)
+    maps = host_maps(facts, hosts)
+    kvm = _offers("kvm", hosts, facts, maps)
+    qemu = kvm if kvm.sources else _offers("qemu", hosts, facts, maps)
     return kvm if kvm.sources or not qemu.sources else qemu
 
 
-def _offers(virttype: str, hosts: Sequence[str], facts: Facts) -> Told:
+def _offers(virttype: str, hosts: Sequence[str], facts: Facts, maps: Mapping[str, CpuMap]) -> Told:
     """What each host can give to a guest of that virttype."""
     sources: list[CpuSource] = []
     missing: dict[str, str] = {}
-    maps = host_maps(facts, hosts)
     for host in hosts:
-        models = facts.of(host, HostModels)
         libvirt = facts.of(host, Libvirt)
         try:
-            if isinstance(models, Unavailable):
-                raise models
-            offer = models.native(virttype)
+            offer = facts.told(host, HostModels).native(virttype)
         except Unavailable as reason:
             missing[host] = str(reason)
             continue

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import click
 
 from audit.advice import advice_on, level_warning
-from audit.baselines import Cluster, choose_map, cluster_sources, find_cluster, maps_at_hand
+from audit.baselines import Cluster, Told, choose_map, cluster_sources, find_cluster, maps_at_hand
 from audit.cpu import (
     CpuDefinition,
     CpuError,
@@ -20,6 +20,7 @@ from audit.cpu import (
     NotComputable,
     Verdict,
     compare_with,
+    expand,
     feature_set,
     find_source,
     joint_baseline,
@@ -90,6 +91,17 @@ def baseline(
     return 0
 
 
+class _OfBundle(NamedTuple):
+    """A bundle's cluster, and what its hosts told."""
+
+    cluster: Cluster
+    told: Told
+
+    def evidence(self) -> Evidence:
+        """What it tells beyond its hosts' CPUs; all checks are made for it."""
+        return Evidence(self.cluster.facts, cpu_barriers(self.cluster, discover()), self.told.virttype, {})
+
+
 @dataclass(frozen=True)
 class _Asked:
     """A question for a baseline."""
@@ -98,15 +110,15 @@ class _Asked:
     cpu_map: CpuMap
     features: bool
     migratable: bool
-    evidence: Evidence | None
-    """What a bundle tells beyond its hosts' CPUs; None for files, and for a mixture."""
+    bundle: _OfBundle | None
+    """Where the sources are just one bundle's."""
 
     def answer(self) -> tuple[str, list[str]]:
         """What virsh prints, and what to note about it. Raises CpuError."""
-        result = joint_baseline(self.sources, self.cpu_map, features=self.features, migratable=self.migratable)
         plain = joint_baseline(self.sources, self.cpu_map, migratable=self.migratable)
         notes = notes_on(self.sources, self.cpu_map, plain, migratable=self.migratable)
         warning = level_warning(psabi_level(feature_set(plain, self.cpu_map)))
+        result = expand(plain, self.cpu_map) if self.features else plain
         return result.to_xml(), [*notes, warning] if warning else notes
 
     def advised(self) -> dict[str, Any]:
@@ -115,7 +127,8 @@ class _Asked:
         given = joint_baseline(self.sources, self.cpu_map, migratable=True)
         if not self.migratable and given != joint_baseline(self.sources, self.cpu_map):
             notes.append("the advice is about the baseline with --migratable, which is the one to give to guests")
-        advice = advice_on(self.sources, given, self.cpu_map, self.evidence)
+        evidence = self.bundle.evidence() if self.bundle else None
+        advice = advice_on(self.sources, given, self.cpu_map, evidence)
         return {"cpu_xml": xml, "engine": self.cpu_map.version, "notes": notes, "advice": advice}
 
 
@@ -215,33 +228,30 @@ def _refused(error: CpuError) -> int:
 
 
 class _Reading(NamedTuple):
-    """All CPUs of the sources, in their order, the map to compute with, and the bundles' clusters."""
+    """All CPUs of the sources, in their order, the map to compute with, and the bundles."""
 
     sources: list[CpuSource]
     cpu_map: CpuMap
-    clusters: list[Cluster]
+    bundles: list[_OfBundle]
 
 
 def _asked(
     paths: Sequence[Path], cluster: str | None, wanted: str | None, *, features: bool, migratable: bool
 ) -> _Asked:
     reading = _read(paths, cluster, None, wanted)
-    if cluster and not reading.clusters:
+    if cluster and not reading.bundles:
         raise click.UsageError("--cluster goes with a bundle")
-    evidence = None
-    if len(reading.clusters) == len(paths) == 1:
-        [only] = reading.clusters
-        barriers = cpu_barriers(only, discover())
-        evidence = Evidence(only.facts, barriers, cluster_sources(only).virttype, {})
-    return _Asked(reading.sources, reading.cpu_map, features, migratable, evidence)
+    only = reading.bundles[0] if len(reading.bundles) == len(paths) == 1 else None
+    return _Asked(reading.sources, reading.cpu_map, features, migratable, only)
 
 
 def _read(paths: Sequence[Path], cluster: str | None, host: str | None, wanted: str | None) -> _Reading:
     if list(paths).count(_STDIN) > 1:
         raise click.ClickException("standard input can be given once")
     clusters = [find_cluster(Bundle.read(path), cluster, host) for path in paths if path.is_dir()]
-    of_bundles = iter([cluster_sources(one).sources for one in clusters])
-    texts = [(next(of_bundles) if path.is_dir() else _bytes(path), _name(path, paths)) for path in paths]
+    bundles = [_OfBundle(one, cluster_sources(one)) for one in clusters]
+    of_bundles = iter(bundles)
+    texts = [(next(of_bundles).told.sources if path.is_dir() else _bytes(path), _name(path, paths)) for path in paths]
     given = _map(wanted) if wanted else None
     local = CpuMap.local()
     maps = [] if given else maps_at_hand(local)
@@ -254,9 +264,11 @@ def _read(paths: Sequence[Path], cluster: str | None, host: str | None, wanted: 
 
     sources = read(given or maps[0])
     if given:
-        return _Reading(sources, given, clusters)
+        return _Reading(sources, given, bundles)
     chosen, _ = choose_map(sources, local)
-    return _Reading(read(chosen), chosen, clusters)  # once more: the map decodes the host-models of caches
+    if chosen is not maps[0]:
+        sources = read(chosen)  # once more: the map decodes host-models of caches that tell no map of their own
+    return _Reading(sources, chosen, bundles)
 
 
 def _name(path: Path, paths: Sequence[Path]) -> str:

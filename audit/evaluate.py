@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
 
-from audit.baselines import FACTS as BASELINE_FACTS
+from audit.advice import FACTS as BASELINE_FACTS
 from audit.baselines import Cluster, CrossChecker, cluster_baselines
 from audit.check import Check, Parameter, Role, Scope
 from audit.evidence import Bundle, HostEvidence, Probe

@@ -6,9 +6,9 @@ from typing import NamedTuple
 from audit.cpu import X86, CpuDefinition, CpuError, CpuMap, feature_set
 from audit.cpu.guest import required_features
 from audit.cpu.paste import apply_commands, difference, undo_commands, with_cpu
-from audit.facts.base import Facts, G, Guest, H, Unavailable
+from audit.facts.base import Facts, Guest, Unavailable
 from audit.facts.cpu import HostCpu
-from audit.facts.cpu_fit import NOT_THE_HOSTS, migratable, passed_through, running, seen_address_bits
+from audit.facts.cpu_fit import NOT_THE_HOSTS, PASSTHROUGH, migratable, passed_through, running, seen_address_bits
 from audit.facts.guest import GuestCpu, GuestMachine, GuestState
 from audit.facts.guest_source import inactive_text
 from audit.facts.host_models import DOMCAPS_KVM, DomainCapabilities, HostModels, Request
@@ -16,8 +16,6 @@ from audit.results import GuestCpuAdvice
 
 CPU_DOMAINS = frozenset({"cpu", "breaks"})
 """The domains of checks that judge whether a guest's CPU can be had on a target."""
-
-_PASSTHROUGH = ("host-passthrough", "maximum")
 
 
 class Barrier(NamedTuple):
@@ -87,9 +85,9 @@ def _guest(
     )  # fmt: skip
     facts, virttype = evidence.facts, evidence.virttype
     try:
-        cpu = _of_guest(facts, guest, GuestCpu)
-        machine = _of_guest(facts, guest, GuestMachine)
-        state = _of_guest(facts, guest, GuestState)
+        cpu = facts.told_of_guest(guest, GuestCpu)
+        machine = facts.told_of_guest(guest, GuestMachine)
+        state = facts.told_of_guest(guest, GuestState)
     except Unavailable as why:
         advice["problem"] = str(why)
         return advice
@@ -119,24 +117,8 @@ def _where(advice: GuestCpuAdvice, guest: Guest, hosts: Sequence[str], evidence:
     advice["unproved"].update(evidence.missing)
 
 
-def _of_guest(facts: Facts, guest: Guest, kind: type[G]) -> G:
-    fact = facts.of_guest(guest, kind)
-    if isinstance(fact, Unavailable):
-        raise fact
-    return fact
-
-
-def _told(facts: Facts, host: str, kind: type[H]) -> H:
-    fact = facts.of(host, kind)
-    if isinstance(fact, Unavailable):
-        raise fact
-    return fact
-
-
 def _offer(facts: Facts, host: str, machine: GuestMachine) -> DomainCapabilities:
-    offer = _told(facts, host, HostModels).offer(
-        Request(machine.virttype, machine.arch, machine.machine, machine.emulator or "")
-    )
+    offer = facts.told(host, HostModels).offer(Request.of(machine))
     if not isinstance(offer, DomainCapabilities):
         raise Unavailable(DOMCAPS_KVM, offer.words)
     return offer
@@ -160,7 +142,7 @@ def _what_changes(
     shall = feature_set(baseline, cpu_map)
     advice["loses"], advice["gains"] = by_weight(has - shall), by_weight(shall - has)
     # Of host-passthrough libvirt lists nothing: what it has beyond the named features nobody knows.
-    named = cpu.definition is None or cpu.definition.mode not in _PASSTHROUGH
+    named = cpu.definition is None or cpu.definition.mode not in PASSTHROUGH
     same = named and has == shall and not _sees_more_bits(cpu.definition, baseline, guest.host, facts)
     advice["effect"] = "has it" if same else "power cycle"
 
@@ -180,7 +162,7 @@ def _runs_with(cpu: GuestCpu, machine: GuestMachine, host: str, cpu_map: CpuMap,
     """The features that the running guest sees. Raises `Unavailable`, CpuError."""
     definition = running(cpu.definition, machine.arch)
     given = _offer(facts, host, machine).host_model
-    if definition.mode in _PASSTHROUGH:
+    if definition.mode in PASSTHROUGH:
         if given is None:
             raise Unavailable(DOMCAPS_KVM, f"what {definition.mode} gives here is not told")
         definition = passed_through(definition, given)

@@ -124,13 +124,11 @@ FACTS: tuple[type[HostFact], ...] = tuple(dict.fromkeys(line.kind for line in LI
 
 def rows(facts: Facts, host: str) -> list[Row]:
     """The host's column."""
-    return [_row(line, facts.of(host, line.kind)) for line in LINES]
+    return [_row(line, facts, host) for line in LINES]
 
 
-def _row(line: Line, fact: HostFact | Unavailable) -> Row:
+def _row(line: Line, facts: Facts, host: str) -> Row:
     try:
-        if isinstance(fact, Unavailable):
-            raise fact
-        return Row(domain=line.domain, label=line.label, value=str(line.say(fact)))
+        return Row(domain=line.domain, label=line.label, value=str(line.say(facts.told(host, line.kind))))
     except Unavailable as reason:
         return Row(domain=line.domain, label=line.label, value=None, why=str(reason))

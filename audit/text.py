@@ -6,6 +6,7 @@ or a page passes it through `visible` first.
 """
 
 import unicodedata
+from collections.abc import Iterable
 
 from lxml import etree
 
@@ -47,6 +48,13 @@ def visible(text: str, limit: int = 300) -> str:
     cut = text[: limit + 1]
     shown = "".join(_shown(char) for char in cut)
     return shown[: limit - 1] + "…" if len(shown) > limit else shown
+
+
+def some_of(names: Iterable[str], most: int = 8) -> str:
+    """The first names, each once, and how many more there are. Not defused: see `visible`."""
+    distinct = list(dict.fromkeys(names))
+    more = f" and {len(distinct) - most} more" if len(distinct) > most else ""
+    return ", ".join(distinct[:most]) + more
 
 
 def _shown(char: str) -> str:

@@ -14,12 +14,11 @@ from audit.check import (
     check,
 )
 from audit.facts.cpu import CAPABILITIES, CPUINFO, X86, CpuIdentity, HostCpu, Microcode, Processor, Smt, Vulnerabilities
-from audit.facts.cpu_fit import CpuDefinition, gap, migratable, passed_through, running, seen_address_bits
+from audit.facts.cpu_fit import PASSTHROUGH, CpuDefinition, gap, migratable, passed_through, running, seen_address_bits
 from audit.facts.cpu_map import CpuMapFiles
 from audit.facts.guest import GuestCpu, GuestMachine
 from audit.facts.host_models import DomainCapabilities, HostModels, Refusal, Request
 
-_PASSTHROUGH = ("host-passthrough", "maximum")
 _TSC_TOLERANCE_PPM = 250
 _RESTART = "Give the guest the cluster's baseline CPU with virsh edit, then shut it down and start it again."
 
@@ -171,7 +170,7 @@ def unchecked_cpu_fits(
 def _named(cpu: GuestCpu, machine: GuestMachine) -> CpuDefinition:
     """The CPU of a running guest, where it names a model."""
     definition = _live(cpu, machine)
-    if definition.mode in _PASSTHROUGH:
+    if definition.mode in PASSTHROUGH:
         raise NotApplicable(f"the CPU is {definition.mode}")
     return definition
 
@@ -183,7 +182,7 @@ def _live(cpu: GuestCpu, machine: GuestMachine) -> CpuDefinition:
 
 
 def _offer(models: HostModels, machine: GuestMachine) -> DomainCapabilities:
-    offer = models.offer(Request(machine.virttype, machine.arch, machine.machine, machine.emulator or ""))
+    offer = models.offer(Request.of(machine))
     if isinstance(offer, Refusal):
         raise NotApplicable(f"libvirt takes no such guest: {offer.words}")
     return offer
@@ -211,7 +210,7 @@ def passthrough_provable(
     it uses what is gone. Equal processors, microcode, kernels and QEMU are proof; anything less is not.
     """
     definition = _live(cpu, machine)
-    if definition.mode not in _PASSTHROUGH:
+    if definition.mode not in PASSTHROUGH:
         raise NotApplicable("the guest's CPU is a named model")
     kvm = machine.virttype == "kvm"
     if kvm and here.family != there.family:
@@ -353,7 +352,7 @@ def default_address_bits_fit(
     Small processors have 39. A guest that puts a device's memory at the top of what it was promised loses it there.
     """
     definition = _kvm_cpu(cpu, machine)
-    if machine.arch not in X86 or (definition and (definition.maxphysaddr or definition.mode in _PASSTHROUGH)):
+    if machine.arch not in X86 or (definition and (definition.maxphysaddr or definition.mode in PASSTHROUGH)):
         raise NotApplicable("the guest's address bits are not QEMU's default")
     seen, given = _address_bits(definition, here, there)
     if given < seen <= (here.address_bits or 0):

@@ -16,7 +16,7 @@ _OPTIONAL = frozenset({"relaxed", "vapic"})  # QEMU goes on without them, with a
 
 def _offer(models: HostModels, machine: GuestMachine) -> DomainCapabilities:
     """What the target's libvirt says of such guests; devices are the emulator's, whatever the machine type."""
-    offer = models.offer(Request(machine.virttype, machine.arch, machine.machine, machine.emulator or ""))
+    offer = models.offer(Request.of(machine))
     if isinstance(offer, Refusal):
         raise NotApplicable("the target refuses such guests as a whole, which is judged apart")
     return offer

@@ -6,8 +6,9 @@ move among them.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property, reduce
 from operator import and_
 from typing import Literal
@@ -68,10 +69,13 @@ def leave_one_out(kinds: Sequence[HostKind], baseline: CpuDefinition, cpu_map: C
     if len(kinds) < 2:
         return ()
     now = feature_set(baseline, cpu_map)
+    everything = frozenset[str]().union(*(kind.features for kind in kinds))
+    lacking = Counter(name for kind in kinds for name in everything - kind.features)
+    by_one = {name for name, number in lacking.items() if number == 1}
     found = []
-    for place, kind in enumerate(kinds):
-        if len(kinds) > _MOST_TRIED and not _alone_lacks(kinds, place):
-            continue
+    for kind in kinds:
+        if len(kinds) > _MOST_TRIED and by_one <= kind.features:
+            continue  # what it lacks, another one lacks too
         rest = [source for other in kinds if other is not kind for source in other.sources]
         try:
             without = joint_baseline(rest, cpu_map, migratable=True)
@@ -81,11 +85,6 @@ def leave_one_out(kinds: Sequence[HostKind], baseline: CpuDefinition, cpu_map: C
         if gained := cpu_map.sorted(has - now):
             found.append(LeftOut(kind.names, without, tuple(gained), psabi_level(has)))
     return tuple(sorted(found, key=lambda out: (-len(out.gained), out.hosts)))
-
-
-def _alone_lacks(kinds: Sequence[HostKind], place: int) -> bool:
-    others = [kind.features for number, kind in enumerate(kinds) if number != place]
-    return bool(frozenset.intersection(*others) - kinds[place].features)
 
 
 @dataclass(frozen=True, slots=True)
@@ -318,7 +317,7 @@ class HostSide:
     """Vendor, family, model and stepping; "" when not known."""
     flags: frozenset[str] = frozenset()
     """What the kernel lists of the processor's features, in its own spelling."""
-    software: Mapping[str, str] | None = None
+    software: Mapping[str, str] = field(default_factory=dict)
     """Microcode, kernel, kernel arguments, QEMU, libvirt, firmware, by name; what is not known is left out."""
 
     @cached_property
@@ -332,7 +331,6 @@ _KERNEL_NAMES = {
     "pclmulqdq": "pclmuldq",
     "tsc_deadline_timer": "tsc-deadline",
     "nonstop_tsc": "invtsc",
-    "sha_ni": "sha-ni",
 }
 
 
@@ -371,7 +369,7 @@ def why_lacking(feature: str, host: str, having: Sequence[str], sides: Mapping[s
     name = _plain(feature)
     if name in mine.spelled:
         return Reason("hypervisor", "the processor has it; kernel, QEMU or libvirt do not give it to guests")
-    arguments = (mine.software or {}).get(KERNEL_ARGUMENTS, "")
+    arguments = mine.software.get(KERNEL_ARGUMENTS, "")
     if "clearcpuid=" in arguments:
         return Reason("unknown", f"another processor ({mine.processor}), or the kernel's arguments: {arguments}")
     if any(name in sides[other].spelled for other in having if other in sides):
@@ -380,11 +378,10 @@ def why_lacking(feature: str, host: str, having: Sequence[str], sides: Mapping[s
 
 
 def _software(mine: HostSide, twin: str, theirs: HostSide) -> str:
-    known = [name for name in mine.software or {} if name in (theirs.software or {})]
     differing = [
-        f"{name} {here or 'none'} (there {there or 'none'})"
-        for name in known
-        if (here := (mine.software or {})[name]) != (there := (theirs.software or {})[name])
+        f"{name} {here or 'none'} (there {theirs.software[name] or 'none'})"
+        for name, here in mine.software.items()
+        if name in theirs.software and here != theirs.software[name]
     ]
     what = "; ".join(differing) or "nothing else that was read differs, which leaves firmware settings"
     return f"the same processor as {twin}, which gives it: {what}"

@@ -6,7 +6,7 @@ there, and nothing of the others. Here the models and blockers of every host cou
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from audit.cpu.arithmetic import feature_set
@@ -17,8 +17,8 @@ from audit.cpu.hypervisor import Hypervisor
 from audit.cpu.reading import X86
 from audit.cpu.rules import NEWEST, Rules
 from audit.cpu.sources import CpuSource
+from audit.text import some_of
 
-_SHOWN = 8
 _MOST_ASKED = 100  # kinds of hypervisors; the cost grows with their square
 
 
@@ -82,7 +82,7 @@ def notes_on(sources: Sequence[CpuSource], cpu_map: CpuMap, joint: CpuDefinition
     for same in list(alike.values())[:_MOST_ASKED]:
         words = _disagreement(same[0], sources, cpu_map, joint, migratable)
         answers.setdefault(words, []).extend(same)
-    notes = [f"virsh on {_listed(s.name for s in same)} {words}" for words, same in answers.items() if words]
+    notes = [f"virsh on {some_of(s.name for s in same)} {words}" for words, same in answers.items() if words]
     if len(alike) > _MOST_ASKED:
         notes.append(f"of {len(alike)} kinds of hypervisors only {_MOST_ASKED} were asked what virsh there would say")
     return notes + list(doubts_on(sources, joint))
@@ -109,8 +109,8 @@ def _disagreement(
     why = "".join(sorted(blockers)) or _own_libvirt(host)
     gone = [name for name in changed if mine.get(name) == "disable" and name not in other]
     if gone == changed:
-        return f"would not switch off {_listed(gone)}{why}"
-    return f"would say otherwise of {_listed(changed)}{why}"
+        return f"would not switch off {some_of(gone)}{why}"
+    return f"would say otherwise of {some_of(changed)}{why}"
 
 
 def _why_not(model: str, sources: Sequence[CpuSource]) -> str:
@@ -118,9 +118,9 @@ def _why_not(model: str, sources: Sequence[CpuSource]) -> str:
     offering = [(source, source.hypervisor.find(model)) for source in sources if source.hypervisor]
     without = [source.name for source, found in offering if found is None]
     if without:
-        return f", which QEMU on {_listed(without)} does not offer"
+        return f", which QEMU on {some_of(without)} does not offer"
     blocking = [source.name for source, found in offering if found and found.blockers]
-    return f", of which QEMU on {_listed(blocking)} cannot give everything" if blocking else ""
+    return f", of which QEMU on {some_of(blocking)} cannot give everything" if blocking else ""
 
 
 def _who_blocks(feature: str, model: str, sources: Sequence[CpuSource], host: CpuSource) -> str:
@@ -132,7 +132,7 @@ def _who_blocks(feature: str, model: str, sources: Sequence[CpuSource], host: Cp
         and (found := source.hypervisor.find(model))
         and feature in found.blockers
     ]
-    return f", which QEMU on {_listed(blocking)} cannot give" if blocking else ""
+    return f", which QEMU on {some_of(blocking)} cannot give" if blocking else ""
 
 
 def _own_libvirt(host: CpuSource) -> str:
@@ -146,21 +146,21 @@ def doubts_on(sources: Sequence[CpuSource], joint: CpuDefinition) -> Iterator[st
     for source in sources:
         if source.doubt:
             doubts.setdefault(source.doubt, []).append(source.name)
-    yield from (f"{_listed(names)}: {doubt}" for doubt, names in doubts.items())
+    yield from (f"{some_of(names)}: {doubt}" for doubt, names in doubts.items())
     untold = [s.name for s in sources if s.hypervisor and s.hypervisor.unlisted_blockers(joint.model or "")]
     if untold:
         yield (
-            f"{_listed(untold)}: QEMU cannot give all of {joint.model}, and libvirt before 10.9 does not list what is "
+            f"{some_of(untold)}: QEMU cannot give all of {joint.model}, and libvirt before 10.9 does not list what is "
             "missing; virsh there may switch off more"
         )
     bare = [s.name for s in sources if s.hypervisor is None]
     if bare and len(bare) < len(sources):
-        yield f"{_listed(bare)}: nothing is told of the hypervisor, which is taken to know and to give every model"
+        yield f"{some_of(bare)}: nothing is told of the hypervisor, which is taken to know and to give every model"
     named = {feature.name for feature in joint.features}
     for source in sources:
         names = source.hypervisor.names if source.hypervisor else None
         if names is not None and (unknown := sorted(named - names)):
-            yield f"libvirt on {source.name} does not know {_listed(unknown)}, and refuses a definition that names it"
+            yield f"libvirt on {source.name} does not know {some_of(unknown)}, and refuses a definition that names it"
 
 
 def lost_features(sources: Sequence[CpuSource], joint: CpuDefinition, cpu_map: CpuMap) -> dict[str, tuple[str, ...]]:
@@ -179,10 +179,3 @@ def lost_features(sources: Sequence[CpuSource], joint: CpuDefinition, cpu_map: C
         name: tuple(host for host, has in offered.items() if name not in has or name in blocked.get(host, frozenset()))
         for name in cpu_map.sorted(lost)
     }
-
-
-def _listed(names: Iterable[str]) -> str:
-    """Some names, and how many more."""
-    all_names = list(dict.fromkeys(names))
-    more = f" and {len(all_names) - _SHOWN} more" if len(all_names) > _SHOWN else ""
-    return ", ".join(all_names[:_SHOWN]) + more

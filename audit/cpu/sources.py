@@ -15,6 +15,7 @@ from audit.cpu.definition import CpuDefinition, CpuError, NotComputable, Unreada
 from audit.cpu.hypervisor import Hypervisor
 from audit.cpu.reading import X86, find_places, from_place
 from audit.cpu.rules import Rules, Version, rules_of
+from audit.text import some_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +114,7 @@ def _names(sources: Sequence[CpuSource]) -> str:
     shown = [
         name if count == 1 else f"{name} ({count} times)" for name, count in Counter(s.name for s in sources).items()
     ]
-    return ", ".join(shown[:12]) + (f" and {len(shown) - 12} more" if len(shown) > 12 else "")
+    return some_of(shown, 12)
 
 
 def _source(place: etree._Element, name: str, cpu_map: CpuMap, maps: Sequence[CpuMap]) -> CpuSource:

@@ -148,6 +148,15 @@ G = TypeVar("G", bound=GuestFact)
 GuestReader = Callable[[Said], Sequence[GuestSource]]
 
 
+F = TypeVar("F")
+
+
+def _or_raise(fact: F | Unavailable) -> F:
+    if isinstance(fact, Unavailable):
+        raise fact
+    return fact
+
+
 class Facts:
     """All facts of a bundle, parsed once, equal values shared (so that identity implies equality and back)."""
 
@@ -184,6 +193,14 @@ class Facts:
             source = sources[guest]
             self._guest_facts[key] = self._parsed(kind, lambda: kind.parse(source))
         return self._guest_facts[key]  # type: ignore[no-any-return]
+
+    def told(self, host: str, kind: type[H]) -> H:
+        """The host's fact of that kind; raises the `Unavailable` that `of` gives."""
+        return _or_raise(self.of(host, kind))
+
+    def told_of_guest(self, guest: Guest, kind: type[G]) -> G:
+        """The guest's fact of that kind; raises the `Unavailable` that `of_guest` gives."""
+        return _or_raise(self.of_guest(guest, kind))
 
     def each(self, hosts: Sequence[str], kind: type[H]) -> Iterator[tuple[str, H]]:
         """The facts of that kind that there are; for questions and summaries, which take what they get."""

@@ -13,7 +13,10 @@ from audit.cpu import CpuDefinition as CpuDefinition  # checks take it from here
 from audit.facts.base import Unavailable
 from audit.facts.cpu_map import CpuMapFiles
 from audit.facts.host_models import DOMCAPS_KVM, DomainCapabilities
-from audit.text import visible
+from audit.text import some_of, visible
+
+PASSTHROUGH = ("host-passthrough", "maximum")
+"""The CPU modes that give a guest what the host has, without naming it."""
 
 # The guest's topology decides it, not the host: no host-model names it, and yet QEMU >= 10 lists it.
 NOT_THE_HOSTS = frozenset({"ht"})
@@ -107,7 +110,7 @@ def passed_through(definition: CpuDefinition, given: CpuDefinition) -> CpuDefini
 def seen_address_bits(cpu: CpuDefinition | None, host_bits: int) -> int:
     """The physical address bits that a KVM guest sees on a host that has `host_bits`."""
     if cpu is None or cpu.maxphysaddr is None:
-        passthrough = cpu is not None and cpu.mode in ("host-passthrough", "maximum")
+        passthrough = cpu is not None and cpu.mode in PASSTHROUGH
         return host_bits if passthrough else _DEFAULT_ADDRESS_BITS
     if cpu.maxphysaddr.mode == "emulate":
         return cpu.maxphysaddr.bits or _DEFAULT_ADDRESS_BITS
@@ -194,6 +197,4 @@ def _gap_by_name(cpu: CpuDefinition, there: DomainCapabilities) -> CpuGap | None
 
 
 def _listed(names: Collection[str]) -> str:
-    some = list(names)[:_SHOWN]
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return visible(", ".join(some), 600) + more
+    return visible(some_of(names, _SHOWN), 600)

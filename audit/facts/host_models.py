@@ -54,6 +54,11 @@ class Request(NamedTuple):
     machine: str
     emulator: str = ""
 
+    @classmethod
+    def of(cls, guest: GuestMachine) -> "Request":
+        """What this guest needs."""
+        return cls(guest.virttype, guest.arch, guest.machine, guest.emulator or "")
+
 
 @dataclass(frozen=True, slots=True)
 class DomainCapabilities:
@@ -121,7 +126,7 @@ def _unanswered(facts: Facts, host: str, peers: Sequence[str]) -> list[tuple[str
         return []
     requests = set()
     for _, guest in facts.each_guest(sorted({host, *peers}), GuestMachine):
-        request = models.normal(Request(guest.virttype, guest.arch, guest.machine, guest.emulator or ""))
+        request = models.normal(Request.of(guest))
         harmless = all(_NAME.fullmatch(name) for name in request[:3])
         if harmless and (not request.emulator or _EMULATOR.fullmatch(request.emulator)):
             requests.add(request)
