@@ -249,6 +249,8 @@ def _read(paths: Sequence[Path], cluster: str | None, host: str | None, wanted: 
     if list(paths).count(_STDIN) > 1:
         raise click.ClickException("standard input can be given once")
     clusters = [find_cluster(Bundle.read(path), cluster, host) for path in paths if path.is_dir()]
+    if host:  # what the cluster's other hosts did not tell is no matter of this one's
+        clusters = [one._replace(hosts=(host,)) for one in clusters]
     bundles = [_OfBundle(one, cluster_sources(one)) for one in clusters]
     of_bundles = iter(bundles)
     texts = [(next(of_bundles).told.sources if path.is_dir() else _bytes(path), _name(path, paths)) for path in paths]

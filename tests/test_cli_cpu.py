@@ -243,3 +243,11 @@ def test_compare_takes_a_host_of_a_bundle(files: Path):
     done = run("compare", bundle, files / "ivy.xml", "--host", "cl01")
     assert (done.returncode, done.stdout.splitlines()[0]) == (0, "superset")
     assert run("compare", bundle, files / "ivy.xml", "--host", "ep01").returncode == 3
+
+
+def test_compare_with_a_host_does_not_depend_on_the_others_of_its_cluster(files: Path):
+    bundle = SAMPLES / "partial" / "bundle"
+    assert run("compare", bundle, files / "ivy.xml", "--host", "pa01").stdout.splitlines()[0] == "superset"
+    unread = run("compare", bundle, files / "ivy.xml", "--host", "pa02")
+    assert (unread.returncode, unread.stdout) == (5, "")
+    assert "pa02" in unread.stderr
