@@ -157,6 +157,8 @@ class Check:
     remedy: str
     offline: bool
     plain_guest: bool
+    covers: tuple[str, ...]
+    """Ids of the requirements and known failures that it answers (`audit/data/requirements.yaml`, `failures.yaml`)."""
     title: str
     why: str
 
@@ -185,11 +187,13 @@ def check(
     remedy: str = "",
     offline: bool = False,
     plain_guest: bool = False,
+    covers: tuple[str, ...] = (),
 ) -> Callable[[CheckFunction], Check]:
     """Make a check of a generator function whose docstring's first line is the condition that must hold.
 
     `offline`: it holds for the offline migration of a shut-off guest too. `plain_guest`: it is about the plain
-    host-model guest that a pair is judged for; a real guest is judged by its own configuration instead.
+    host-model guest that a pair is judged for; a real guest is judged by its own configuration instead. `covers`:
+    ids of the requirements and known failures that it answers, from which docs/coverage.md is made.
     Raises `TypeError` when the signature makes no scope.
     """
 
@@ -213,6 +217,7 @@ def check(
             remedy=remedy,
             offline=offline,
             plain_guest=plain_guest,
+            covers=covers,
             title=title.strip(),
             why=" ".join(why.split()),
         )

@@ -24,6 +24,7 @@ from audit.transports.ssh import Ssh
 
 WORKERS = 32
 SECONDS = 120.0
+NOTHING: Mapping[str, str] = {}
 ARGUMENT_LIMIT = 256 * 1024  # bytes of one question's records to one host; what is cut is not answered
 
 Progress = Callable[[str, str], None]
@@ -53,6 +54,7 @@ def collect(
     read_guests: GuestReader,
     tool: str,
     secret: Secret | None = None,
+    active: Mapping[str, str] = NOTHING,
     progress: Progress = lambda _host, _what: None,
     workers: int = WORKERS,
     seconds: float = SECONDS,
@@ -61,6 +63,7 @@ def collect(
 ) -> Bundle:
     """The evidence of all hosts of the inventory; `probes` may have questions among them.
 
+    `active`: the options that were given for active probes, with their values ("" for none); others are not run.
     `seconds` bounds each round on each host. `secret` answers a prompt ("Password of root: "), each at most once;
     it and `progress` are called in the caller's thread only. `ssh_config` is read instead of the user's and the
     system's files; `open_transport` replaces SSH and the local shell altogether.
@@ -69,13 +72,14 @@ def collect(
     desk = _Desk(progress, secret)
     ssh = Ssh(desk.secret if secret else None, ssh_config)
     opened = open_transport or (lambda host: _transport(host, ssh))
-    fixed = [Asked(probe) for probe in probes if not isinstance(probe, Question)]
-    questions = [probe for probe in probes if isinstance(probe, Question)]
+    wanted = [probe for probe in probes if not probe.option or probe.option in active]
+    fixed = [Asked(probe) for probe in wanted if not isinstance(probe, Question)]
+    questions = [probe for probe in wanted if isinstance(probe, Question)]
     hosts = inventory.hosts
     try:
         first = desk.each(hosts, lambda host: _first(host, opened, fixed, seconds, desk), workers)
         found = {evidence.host: evidence for evidence in first}
-        asked = _questions(inventory, found, questions, read_guests)
+        asked = _questions(inventory, found, questions, read_guests, active)
         second = desk.each(
             hosts, lambda host: _second(found[host.name], host, opened, asked[host.name], seconds, desk), workers
         )
@@ -130,7 +134,11 @@ def _second(
 
 
 def _questions(
-    inventory: Inventory, found: Mapping[str, HostEvidence], questions: Sequence[Question], read_guests: GuestReader
+    inventory: Inventory,
+    found: Mapping[str, HostEvidence],
+    questions: Sequence[Question],
+    read_guests: GuestReader,
+    active: Mapping[str, str],
 ) -> dict[str, list[Asked | Evidence]]:
     """What to ask of each host in the second round, or the evidence where there is nothing to ask."""
     asked: dict[str, list[Asked | Evidence]] = {}
@@ -139,23 +147,26 @@ def _questions(
         facts = Facts({name: found[name] for name in names}, read_guests)
         for name in names:
             peers = [peer for peer in names if peer != name]
-            asked[name] = [_asked(question, facts, name, peers) for question in questions]
+            asked[name] = [
+                _asked(question, facts, name, peers, active.get(question.option, "")) for question in questions
+            ]
     return asked
 
 
-def _asked(question: Question, facts: Facts, host: str, peers: Sequence[str]) -> Asked | Evidence:
+def _asked(question: Question, facts: Facts, host: str, peers: Sequence[str], value: str) -> Asked | Evidence:
     try:
-        records = _records(question, facts, host, peers)
+        records = _records(question, facts, host, peers, value)
     except Exception as error:  # noqa: BLE001  # our bug with one question must not cost the evidence there is
         return Evidence(question.name, problem=f"not asked: failure of this program: {visible(repr(error))}")
     return Asked(question, records) if records else Evidence(question.name, status=0)
 
 
-def _records(question: Question, facts: Facts, host: str, peers: Sequence[str]) -> Records:
+def _records(question: Question, facts: Facts, host: str, peers: Sequence[str], value: str) -> Records:
     """The question's records within its bounds, without those that cannot be told to a host."""
     records: list[tuple[str, ...]] = []
     size = 0
     for record in question.ask(facts, host, peers):
+        record = (*record, value) if value else record
         if len(record) != question.arity:
             raise ValueError(f"{question.name}: a record of {len(record)} values, not {question.arity}")
         try:

@@ -33,7 +33,7 @@ class BundleError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """One read-only command with a name.
+    """One command with a name: read-only, unless `option` says that it must be asked for.
 
     `command` is POSIX sh, a constant of this project. `$sudo` in it stands for
     `sudo -n` where the inventory allows that and the login is not root, for nothing otherwise.
@@ -44,6 +44,8 @@ class Probe:
     seconds: int = 20
     limit: int = 4 * 1024 * 1024
     hand: str = ""
+    option: str = ""
+    """Of an active probe, which does more than look: the option that asks for it ("--probe-network")."""
 
     @property
     def by_hand(self) -> str:

@@ -15,7 +15,7 @@ from typing import Any, Literal, NamedTuple, NoReturn
 
 from audit.check import At, Check, Finding, NotApplicable, Parameter, Role, Scope
 from audit.evidence import Probe
-from audit.facts.base import Facts, Guest, GuestFact, Unavailable
+from audit.facts.base import Facts, Guest, GuestFact, NotAsked, Unavailable
 from audit.policy import Policy
 from audit.text import visible
 
@@ -113,7 +113,7 @@ class Missing:
         self._why = why
 
     def _refuse(self, *_: object) -> NoReturn:
-        raise Unavailable(self._why.probe, self._why.reason)
+        raise type(self._why)(self._why.probe, self._why.reason)
 
     __getattr__ = __eq__ = __bool__ = __iter__ = __contains__ = __len__ = __str__ = _refuse
     __hash__ = None  # type: ignore[assignment]
@@ -184,7 +184,7 @@ class Judge:
                     members.append(At(host, fact, guest))
         seen = tuple(members)
         judged = _asked(check, [self._policy if p.kind is Policy else seen for p in check.parameters])
-        return _unknown(missing[0]) if missing and judged.status == "pass" else judged
+        return _without(missing[0]) if missing and judged.status == "pass" else judged
 
     def _of_host(self, host: str, kind: type[Any]) -> Iterator[tuple[str, Any]]:
         if not issubclass(kind, GuestFact):
@@ -212,12 +212,15 @@ def _asked(check: Check, arguments: Iterable[Any]) -> Judged:
             findings.append(finding)  # one by one: what was found before the check stops for a reason is kept
     except (NotApplicable, Unavailable) as reason:
         if not findings:
-            return _unknown(reason) if isinstance(reason, Unavailable) else Judged("skip", reason=str(reason))
+            return _without(reason)
     except Exception as error:  # noqa: BLE001 - a check is somebody else's code; its bug must not end the run
         if not findings:
             return Judged("error", reason=f"{check.id} failed: {visible(repr(error))}")
     return Judged("fail", tuple(findings)) if findings else PASS
 
 
-def _unknown(missing: Unavailable) -> Judged:
-    return Judged("unknown", reason=str(missing), probe=missing.probe)
+def _without(reason: NotApplicable | Unavailable) -> Judged:
+    """A check that came to no end: unknown, unless its question does not arise or an active probe was not asked for."""
+    if isinstance(reason, Unavailable) and not isinstance(reason, NotAsked):
+        return Judged("unknown", reason=str(reason), probe=reason.probe)
+    return Judged("skip", reason=str(reason))

@@ -179,3 +179,26 @@ def test_check_ids_are_the_golden_ones():
     """People write ids into waivers and scripts: renaming one is a decision, made visible in tests/check_ids.txt."""
     golden = Path(__file__).with_name("check_ids.txt")
     assert [c.id for c in discover()] == golden.read_text().split()
+
+
+def test_an_active_probe_that_was_not_asked_for_is_a_skip_and_not_an_unknown():
+    tried = Probe("test.tried", "true", option="--try")
+
+    @dataclass(frozen=True, slots=True)
+    class Tried(HostFact):
+        probes: ClassVar = (tried,)
+        answer: str
+
+        @classmethod
+        def parse(cls, said: Said) -> Self:
+            return cls(said.text(tried))
+
+    def answers(tried: Tried) -> Iterator[Finding]:
+        """It answers."""
+        if tried.answer:
+            yield Finding("yes", tried.answer)
+
+    answers.__annotations__ = {"tried": Tried, "return": Iterator[Finding]}
+    found, made = judged(answers, {"h1": ""})
+    assert found.counts[made.id] == {"skip": 1}
+    assert "not tried: --try does" in next(iter(found.skipped[made.id]))

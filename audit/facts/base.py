@@ -26,6 +26,10 @@ class Unavailable(Exception):
         self.reason = reason
 
 
+class NotAsked(Unavailable):
+    """A fact that comes from an active probe, which this run was not asked for: nothing is wrong, nothing is known."""
+
+
 Ask = Callable[["Facts", str, Sequence[str]], Sequence[tuple[str, ...]]]
 
 
@@ -35,7 +39,8 @@ class Question(Probe):
 
     `ask(facts, host, peers)` is pure and gives the records to ask of `host`, each a tuple of `arity`
     strings without NUL. On the host, `command` reads them NUL-separated from standard input; `maximum`
-    bounds their number: what is cut is not answered, and so is unknown.
+    bounds their number: what is cut is not answered, and so is unknown. Where the option that asks for an active
+    question has a value (`--measure-dirty-rate 30`), that is the last of the `arity` strings, and `ask` leaves it out.
     """
 
     ask: Ask = field(kw_only=True)
@@ -54,6 +59,8 @@ class Said:
         if self.host.problem:
             raise Unavailable(probe, f"host not reached: {self.host.problem}")
         output = self.host.outputs.get(probe.name)
+        if output is None and probe.option:
+            raise NotAsked(probe, f"not tried: {probe.option} does")
         if output is None:
             raise Unavailable(probe, "not collected")
         if output.problem:
