@@ -17,6 +17,7 @@ _BOOLEANS = {"NFS": "virt_use_nfs", "CIFS": "virt_use_samba", "SMB": "virt_use_s
     blocks=Blocks.MIGRATION,
     stage=Stage.START,
     reference="virt_selinux(8)",
+    covers=("12.5/selinux", "failure 60"),
 )
 def selinux_nfs(
     disks: GuestDisks,
@@ -65,6 +66,7 @@ def _labelled(place: Place) -> bool:
     severity=Severity.MEDIUM,
     stage=Stage.START,
     reference="libvirt drvqemu: POSIX users and groups",
+    covers=("12.5/root-squash", "12.5/uid", "failure 46", "failure 51"),
 )
 def permissions(disks: GuestDisks, there: Target[Paths], user: Target[HypervisorUser]) -> Iterator[Finding]:
     """The target's hypervisor user may pass every folder on the way to the guest's images.
@@ -89,6 +91,7 @@ def permissions(disks: GuestDisks, there: Target[Paths], user: Target[Hypervisor
     stage=Stage.START,
     reference="libvirt drvqemu: POSIX users and groups",
     remedy="Give the hypervisor's account the same uid on all hosts",
+    covers=("12.5/uid", "failure 46", "failure 51"),
 )
 def qemu_uid_same(
     source: Source[HypervisorUser],

@@ -21,6 +21,7 @@ _T = TypeVar("_T")
     stage=Stage.START,
     reference="libvirt NEWS 11.10.0, 10.2.0; QEMU 10.0, 8.2",
     remedy="Update the target, or shut the guest down and start it there.",
+    covers=("12.3/qemu", "failure 2", "false alarm 5"),
 )
 def no_known_break(
     cpu: GuestCpu,
@@ -45,6 +46,7 @@ def no_known_break(
     stage=Stage.START,
     reference="libvirt NEWS 10.2.0, 10.5.0",
     remedy="Update libvirt on the target, or try the way with a guest that may fail.",
+    covers=("12.3/qemu", "failure 3"),
 )
 def no_known_risk(
     cpu: GuestCpu,

@@ -23,7 +23,12 @@ _TSC_TOLERANCE_PPM = 250
 _RESTART = "Give the guest the cluster's baseline CPU with virsh edit, then shut it down and start it again."
 
 
-@check(severity=Severity.MEDIUM, reference="RHEL 9 §12.3", remedy="Update the microcode package and reboot the host.")
+@check(
+    severity=Severity.MEDIUM,
+    reference="RHEL 9 §12.3",
+    remedy="Update the microcode package and reboot the host.",
+    covers=("12.3/microcode",),
+)
 def microcode_same_on_all_cpus(microcode: Microcode) -> Iterator[Finding]:
     """All processors of the host run the same microcode.
 
@@ -34,7 +39,13 @@ def microcode_same_on_all_cpus(microcode: Microcode) -> Iterator[Finding]:
         yield Finding("one microcode revision", str(microcode), "A microcode update reached some processors only.")
 
 
-@check(severity=Severity.CRITICAL, blocks=Blocks.MIGRATION, reference="RHEL 9 §12.4", plain_guest=True)
+@check(
+    severity=Severity.CRITICAL,
+    blocks=Blocks.MIGRATION,
+    reference="RHEL 9 §12.4",
+    plain_guest=True,
+    covers=("12.3/cpu-model",),
+)
 def same_architecture(source: Source[HostCpu], target: Target[HostCpu]) -> Iterator[Finding]:
     """Source and target have the same architecture.
 
@@ -44,7 +55,13 @@ def same_architecture(source: Source[HostCpu], target: Target[HostCpu]) -> Itera
         yield Finding(source.arch, target.arch, "KVM runs a guest's instructions as they are.")
 
 
-@check(severity=Severity.HIGH, blocks=Blocks.MIGRATION, reference="RHEL 9 §12.3", plain_guest=True)
+@check(
+    severity=Severity.HIGH,
+    blocks=Blocks.MIGRATION,
+    reference="RHEL 9 §12.3",
+    plain_guest=True,
+    covers=("12.3/cpu-model", "failure 15"),
+)
 def same_vendor(source: Source[HostCpu], target: Target[HostCpu]) -> Iterator[Finding]:
     """Source and target have processors of the same vendor.
 
@@ -71,6 +88,7 @@ def _other_vendor(here: HostCpu, there: HostCpu, because: str) -> Iterator[Findi
     reference="RHEL 9 §12.4",
     remedy="Use the cluster's baseline CPU instead of host-model.",
     plain_guest=True,
+    covers=("12.3/cpu-model", "12.4/host-model", "12.6/cpu", "failure 1", "failure 4", "failure 17"),
 )
 def host_model_fits(
     source: Source[HostModels],
@@ -102,7 +120,13 @@ def _kvm(models: HostModels) -> DomainCapabilities:
     return offer
 
 
-@check(severity=Severity.HIGH, blocks=Blocks.MIGRATION, reference="RHEL 10, limitations", plain_guest=True)
+@check(
+    severity=Severity.HIGH,
+    blocks=Blocks.MIGRATION,
+    reference="RHEL 10, limitations",
+    plain_guest=True,
+    covers=("12.3/cpu-model", "failure 21"),
+)
 def same_processor_without_models(
     models: Source[HostModels], source: Source[CpuIdentity], target: Target[CpuIdentity]
 ) -> Iterator[Finding]:
@@ -122,6 +146,22 @@ def same_processor_without_models(
     stage=Stage.START,
     reference="RHEL 9 §12.4; libvirt 11.3 qemuProcessVerifyCPU",
     remedy=_RESTART,
+    covers=(
+        "12.3/cpu-model",
+        "12.6/cpu",
+        "12.6/xml-trouble",
+        "failure 1",
+        "failure 3",
+        "failure 4",
+        "failure 5",
+        "failure 6",
+        "failure 12",
+        "failure 18",
+        "failure 22",
+        "false alarm 1",
+        "false alarm 5",
+        "false alarm 10",
+    ),
 )
 def guest_cpu_fits(
     cpu: GuestCpu, machine: GuestMachine, target: Target[HostModels], names: Target[CpuMapFiles]
@@ -145,6 +185,7 @@ def guest_cpu_fits(
     stage=Stage.START,
     reference="RHEL 9 §12.4; libvirt 11.3 qemuDomainCheckCPU",
     remedy=_RESTART,
+    covers=("12.6/cpu", "failure 1"),
 )
 def unchecked_cpu_fits(
     cpu: GuestCpu,
@@ -194,6 +235,7 @@ def _offer(models: HostModels, machine: GuestMachine) -> DomainCapabilities:
     stage=Stage.AFTER,
     reference="libvirt formatdomain, host-passthrough",
     remedy=_RESTART,
+    covers=("12.3/cpu-model", "12.6/cpu", "failure 13", "false alarm 2"),
 )
 def passthrough_provable(
     cpu: GuestCpu,
@@ -232,6 +274,7 @@ def passthrough_provable(
     blocks=Blocks.MIGRATION,
     reference="RHEL 9 §12.3",
     remedy="Shut the guest down and start it on the target.",
+    covers=("12.3/cpu-model", "12.6/cpu", "failure 15"),
 )
 def guest_same_vendor(
     cpu: GuestCpu, machine: GuestMachine, here: Source[HostCpu], there: Target[HostCpu]
@@ -253,6 +296,7 @@ def guest_same_vendor(
     stage=Stage.ALLOWED,
     reference="libvirt 11.3 qemuMigrationSrcIsAllowed",
     remedy="Add <timer name='tsc' frequency='…'/> to the guest's <clock>, or disable invtsc, and restart the guest.",
+    covers=("failure 9",),
 )
 def invtsc_has_frequency(cpu: GuestCpu, processor: Processor) -> Iterator[Finding]:
     """A guest with an invariant TSC has its frequency written down.
@@ -276,6 +320,7 @@ def invtsc_has_frequency(cpu: GuestCpu, processor: Processor) -> Iterator[Findin
     stage=Stage.START,
     reference="libvirt 11.3 qemuProcessStartValidateTSC",
     remedy="Move the guest to a host with TSC scaling, or restart it without a fixed TSC frequency.",
+    covers=("failure 10", "false alarm 4"),
 )
 def tsc_frequency_within_tolerance(cpu: GuestCpu, machine: GuestMachine, target: Target[HostCpu]) -> Iterator[Finding]:
     """The target can give the guest the TSC frequency that it is fixed to.
@@ -308,6 +353,7 @@ def _ppm(one: int, other: int) -> float:
     stage=Stage.TRANSFER,
     reference="QEMU hyperv_reenlightenment_post_load",
     remedy="Add <timer name='tsc' frequency='…'/> to the guest's <clock> and restart it.",
+    covers=("failure 11",),
 )
 def reenlightenment_has_frequency(cpu: GuestCpu) -> Iterator[Finding]:
     """A guest with Hyper-V re-enlightenment has its TSC frequency written down.
@@ -320,7 +366,11 @@ def reenlightenment_has_frequency(cpu: GuestCpu) -> Iterator[Finding]:
 
 
 @check(
-    severity=Severity.HIGH, blocks=Blocks.MIGRATION, stage=Stage.AFTER, reference="libvirt formatdomain, maxphysaddr"
+    severity=Severity.HIGH,
+    blocks=Blocks.MIGRATION,
+    stage=Stage.AFTER,
+    reference="libvirt formatdomain, maxphysaddr",
+    covers=("failure 8", "false alarm 9"),
 )
 def guest_address_bits_fit(
     cpu: GuestCpu, machine: GuestMachine, here: Source[HostCpu], there: Target[HostCpu]
@@ -343,6 +393,7 @@ def guest_address_bits_fit(
     stage=Stage.AFTER,
     reference="QEMU x86 phys-bits",
     remedy="Add <maxphysaddr mode='emulate' bits='39'/> to the guest's <cpu> and restart it.",
+    covers=("failure 8", "false alarm 9"),
 )
 def default_address_bits_fit(
     cpu: GuestCpu, machine: GuestMachine, here: Source[HostCpu], there: Target[HostCpu]
@@ -379,6 +430,7 @@ def _address_bits(definition: CpuDefinition | None, here: HostCpu, there: HostCp
     reference="libvirt formatdomain, maxphysaddr",
     remedy="Use the cluster's baseline CPU, which states the smallest number of address bits.",
     plain_guest=True,
+    covers=("failure 8", "false alarm 9"),
 )
 def address_bits_fit(models: Source[HostModels], here: Source[HostCpu], there: Target[HostCpu]) -> Iterator[Finding]:
     """The target has the physical address bits that the source's host-model promises.
@@ -394,7 +446,7 @@ def address_bits_fit(models: Source[HostModels], here: Source[HostCpu], there: T
         yield Finding(f"{seen} physical address bits", f"{given} on the target")
 
 
-@check(severity=Severity.INFO, reference="RHEL 9 §12.3")
+@check(severity=Severity.INFO, reference="RHEL 9 §12.3", covers=("12.3/microcode", "failure 14", "false alarm 3"))
 def microcode_equal(
     here: Source[Processor], there: Target[Processor], source: Source[Microcode], target: Target[Microcode]
 ) -> Iterator[Finding]:
@@ -420,7 +472,7 @@ def no_more_vulnerable(source: Source[Vulnerabilities], target: Target[Vulnerabi
         yield Finding("no vulnerability more than on the source", ", ".join(worse))
 
 
-@check(severity=Severity.INFO, reference="RHEL 9 §12.3")
+@check(severity=Severity.INFO, reference="RHEL 9 §12.3", covers=("12.3/firmware-settings",))
 def threads_equal(source: Source[Smt], target: Target[Smt]) -> Iterator[Finding]:
     """Source and target both use simultaneous multithreading, or both do not.
 
@@ -430,7 +482,9 @@ def threads_equal(source: Source[Smt], target: Target[Smt]) -> Iterator[Finding]
         yield Finding("on" if source.active else "off", "on" if target.active else "off")
 
 
-@check(severity=Severity.LOW, reference="libvirt 11.3 qemuProcessStartValidateTSC")
+@check(
+    severity=Severity.LOW, reference="libvirt 11.3 qemuProcessStartValidateTSC", covers=("failure 10", "false alarm 4")
+)
 def tsc_alike(source: Source[HostCpu], target: Target[HostCpu]) -> Iterator[Finding]:
     """Source and target count time at the same pace, or the target can scale it.
 

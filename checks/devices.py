@@ -24,6 +24,7 @@ VIRTIOFS_MAY = Version(10, 6, 0)
     stage=Stage.ALLOWED,
     reference="RHEL 9 §12.3; libvirt 11.3 qemuMigrationSrcIsAllowedHostdev",
     remedy="virsh detach-device GUEST DEVICE.xml --live before the migration, and attach one of the target's after it",
+    covers=("12.3/passthrough", "12.3/sr-iov", "12.3/mdev", "failure 64", "failure 65"),
 )
 def no_passthrough(
     devices: GuestDevices, nics: GuestNics, libvirt: Libvirt, bound: VfioDevices, mellanox: MellanoxDevices
@@ -78,6 +79,7 @@ def _why_not_movable(
     stage=Stage.PREPARE,
     reference="RHEL 9 §12.3",
     remedy="virsh detach-device GUEST USB.xml --live",
+    covers=("12.3/passthrough",),
 )
 def no_usb_passthrough(devices: GuestDevices) -> Iterator[Finding]:
     """The guest holds no USB device of the host.
@@ -99,6 +101,7 @@ def no_usb_passthrough(devices: GuestDevices) -> Iterator[Finding]:
     stage=Stage.ALLOWED,
     reference="libvirt 11.3 qemuMigrationSrcIsAllowed; QEMU hw/virtio/vhost-vdpa",
     remedy="virsh detach-device GUEST DEVICE.xml --live before the migration, and attach one of the target's after it",
+    covers=("12.3/passthrough",),
 )
 def no_vdpa(nics: GuestNics, disks: GuestDisks, libvirt: Libvirt) -> Iterator[Finding]:
     """The guest has no vDPA device that stays.
@@ -121,6 +124,7 @@ def no_vdpa(nics: GuestNics, disks: GuestDisks, libvirt: Libvirt) -> Iterator[Fi
     stage=Stage.TRANSFER,
     reference="QEMU docs/interop/vhost-user",
     remedy="Compare version and configuration of the backend (OVS with DPDK, SPDK) on both hosts",
+    covers=("failure 70",),
 )
 def vhostuser_backend(nics: GuestNics, disks: GuestDisks) -> Iterator[Finding]:
     """No NIC or disk depends on another process's vhost-user backend.
@@ -139,6 +143,7 @@ def vhostuser_backend(nics: GuestNics, disks: GuestDisks) -> Iterator[Finding]:
     stage=Stage.ALLOWED,
     reference="libvirt 11.3 qemuMigrationSrcIsAllowed",
     remedy="Unmount it in the guest and detach it: virsh detach-device GUEST FILESYSTEM.xml --live",
+    covers=("failure 63",),
 )
 def no_virtiofs(devices: GuestDevices, libvirt: Libvirt) -> Iterator[Finding]:
     """No virtiofs file system keeps the guest here.
@@ -186,6 +191,7 @@ def filesystem_9p(devices: GuestDevices) -> Iterator[Finding]:
     stage=Stage.ALLOWED,
     reference="libvirt 11.3 qemuMigrationSrcIsAllowed",
     remedy="virsh edit GUEST: <shmem role='master'>, at the next start; or detach the device",
+    covers=("failure 58",),
 )
 def shmem_role(devices: GuestDevices) -> Iterator[Finding]:
     """Shared memory devices have the role of the master.
@@ -206,6 +212,7 @@ def shmem_role(devices: GuestDevices) -> Iterator[Finding]:
     blocks=Blocks.MIGRATION,
     stage=Stage.ALLOWED,
     reference="libvirt 11.3 qemuMigrationSrcIsAllowed",
+    covers=("failure 58",),
 )
 def no_transient_disk(disks: GuestDisks) -> Iterator[Finding]:
     """No disk is transient.
@@ -227,6 +234,7 @@ def no_transient_disk(disks: GuestDisks) -> Iterator[Finding]:
     stage=Stage.ALLOWED,
     reference="libvirt 11.3 qemuMigrationSrcIsSafe",
     remedy="virsh detach-disk GUEST TARGET --live, or put the data on shared storage",
+    covers=("12.3/passthrough", "failure 44"),
 )
 def nvme_disk(disks: GuestDisks) -> Iterator[Finding]:
     """No disk is an NVMe device of the host.
@@ -247,6 +255,7 @@ def nvme_disk(disks: GuestDisks) -> Iterator[Finding]:
     blocks=Blocks.MIGRATION,
     stage=Stage.ALLOWED,
     reference="libvirt 11.3 qemuMigrationSrcIsAllowed",
+    covers=("failure 58",),
 )
 def dimm_addresses(memory: GuestMemory) -> Iterator[Finding]:
     """Every memory module knows its slot and base address.
@@ -267,6 +276,7 @@ def dimm_addresses(memory: GuestMemory) -> Iterator[Finding]:
     stage=Stage.ALLOWED,
     reference="QEMU hw/tpm",
     remedy="virsh edit GUEST: use <backend type='emulator'>, at the next start; keys sealed by the chip are lost",
+    covers=("12.3/passthrough",),
 )
 def no_tpm_passthrough(devices: GuestDevices) -> Iterator[Finding]:
     """The guest does not use the host's TPM chip.
@@ -286,6 +296,7 @@ def no_tpm_passthrough(devices: GuestDevices) -> Iterator[Finding]:
     stage=Stage.PREPARE,
     reference="libvirt 11.3 qemu_tpm.c",
     remedy="On the target: install swtpm and swtpm-tools, not older than here",
+    covers=("failure 72",),
 )
 def tpm_emulated(devices: GuestDevices) -> Iterator[Finding]:
     """The guest has no TPM whose emulator the target must have too.
@@ -301,6 +312,7 @@ def tpm_emulated(devices: GuestDevices) -> Iterator[Finding]:
     blocks=Blocks.MIGRATION,
     stage=Stage.ALLOWED,
     reference="QEMU: SEV and TDX guests have a migration blocker",
+    covers=("failure 73",),
 )
 def no_launch_security(devices: GuestDevices) -> Iterator[Finding]:
     """The guest's memory is not encrypted by the processor.
@@ -338,6 +350,7 @@ def no_custom_arguments(devices: GuestDevices) -> Iterator[Finding]:
     blocks=Blocks.MIGRATION,
     stage=Stage.START,
     reference="QEMU ui/vnc.c, spice-server",
+    covers=("12.6/xml",),
 )
 def graphics_listen(devices: GuestDevices, there: Target[OwnAddresses], guest: GuestIdentity) -> Iterator[Finding]:
     """The display listens on an address that the target has.
@@ -365,6 +378,7 @@ def graphics_listen(devices: GuestDevices, there: Target[OwnAddresses], guest: G
     blocks=Blocks.MIGRATION,
     stage=Stage.START,
     reference="QEMU ui/vnc.c, spice-server",
+    covers=("12.6/xml",),
 )
 def graphics_port(devices: GuestDevices, there: Target[Listening], guest: GuestIdentity) -> Iterator[Finding]:
     """The display's fixed port is free on the target.

@@ -143,7 +143,14 @@ _CONTROL = "to reach the target's libvirt"
 _DATA = "for the guest's memory and copied disks"
 
 
-@check(severity=Severity.CRITICAL, blocks=Blocks.MIGRATION, stage=Stage.CONNECT, reference="RHEL 9 §12.6", offline=True)
+@check(
+    severity=Severity.CRITICAL,
+    blocks=Blocks.MIGRATION,
+    stage=Stage.CONNECT,
+    reference="RHEL 9 §12.6",
+    offline=True,
+    covers=("12.6/port-ssh", "12.6/port-tls", "12.6/port-tcp"),
+)
 def control_port_open(
     firewall: Target[Firewall], own: Target[OwnAddresses], daemons: Target[Daemons], sshd: Target[Sshd], policy: Policy
 ) -> Iterator[Finding]:
@@ -161,7 +168,14 @@ def control_port_open(
     yield from _judge(firewall, ports, answers, _CONTROL)
 
 
-@check(severity=Severity.CRITICAL, blocks=Blocks.MIGRATION, stage=Stage.CONNECT, reference="RHEL 9 §12.6", offline=True)
+@check(
+    severity=Severity.CRITICAL,
+    blocks=Blocks.MIGRATION,
+    stage=Stage.CONNECT,
+    reference="RHEL 9 §12.6",
+    offline=True,
+    covers=("12.6/port-ssh", "12.6/port-tls", "12.6/port-tcp"),
+)
 def control_port_open_to_source(
     firewall: Target[Firewall],
     own: Target[OwnAddresses],
@@ -192,7 +206,13 @@ def _passable(firewall: Firewall, ports: range, ways: _Ways) -> bool:
     return named == "open" or (named == "closed" and _open_address(firewall, ports, ways) is not None)
 
 
-@check(severity=Severity.HIGH, stage=Stage.CONNECT, reference="RHEL 9 §12.6", offline=True)
+@check(
+    severity=Severity.HIGH,
+    stage=Stage.CONNECT,
+    reference="RHEL 9 §12.6",
+    offline=True,
+    covers=("12.6/port-ssh", "12.6/port-tls", "12.6/port-tcp"),
+)
 def control_port_open_by_name(
     firewall: Target[Firewall],
     own: Target[OwnAddresses],
@@ -246,7 +266,13 @@ def _first(ports: range) -> range:
     return ports[:1]
 
 
-@check(severity=Severity.CRITICAL, blocks=Blocks.MIGRATION, stage=Stage.TRANSFER, reference="RHEL 9 §12.6")
+@check(
+    severity=Severity.CRITICAL,
+    blocks=Blocks.MIGRATION,
+    stage=Stage.TRANSFER,
+    reference="RHEL 9 §12.6",
+    covers=("12.6/ports-migration", "failure 37"),
+)
 def migration_ports_open(
     firewall: Target[Firewall], own: Target[OwnAddresses], conf: Target[QemuConf]
 ) -> Iterator[Finding]:
@@ -263,7 +289,13 @@ def migration_ports_open(
         raise NotApplicable(_FOR_EACH_PAIR)
 
 
-@check(severity=Severity.CRITICAL, blocks=Blocks.MIGRATION, stage=Stage.TRANSFER, reference="RHEL 9 §12.6")
+@check(
+    severity=Severity.CRITICAL,
+    blocks=Blocks.MIGRATION,
+    stage=Stage.TRANSFER,
+    reference="RHEL 9 §12.6",
+    covers=("12.6/reachable", "12.6/ports-migration", "failure 37"),
+)
 def migration_ports_open_to_source(
     firewall: Target[Firewall],
     own: Target[OwnAddresses],
@@ -291,7 +323,12 @@ def _data_ways(conf: QemuConf, names: OwnNames, peers: PeerAddresses, source: Ow
     return _ways(name, peers, source, own, None if everywhere else conf.migration_address)
 
 
-@check(severity=Severity.HIGH, stage=Stage.TRANSFER, reference="RHEL 9 §12.6")
+@check(
+    severity=Severity.HIGH,
+    stage=Stage.TRANSFER,
+    reference="RHEL 9 §12.6",
+    covers=("12.6/ports-migration", "failure 37"),
+)
 def migration_ports_open_by_name(
     firewall: Target[Firewall],
     own: Target[OwnAddresses],
@@ -318,7 +355,12 @@ def migration_ports_open_by_name(
         )
 
 
-@check(severity=Severity.MEDIUM, stage=Stage.TRANSFER, reference="RHEL 9 §12.6")
+@check(
+    severity=Severity.MEDIUM,
+    stage=Stage.TRANSFER,
+    reference="RHEL 9 §12.6",
+    covers=("12.6/ports-migration", "failure 38"),
+)
 def migration_range_open(
     firewall: Target[Firewall], own: Target[OwnAddresses], conf: Target[QemuConf]
 ) -> Iterator[Finding]:
@@ -339,7 +381,12 @@ def migration_range_open(
         )
 
 
-@check(severity=Severity.INFO, stage=Stage.TRANSFER, reference="libvirt qemu.conf: migration_port_min")
+@check(
+    severity=Severity.INFO,
+    stage=Stage.TRANSFER,
+    reference="libvirt qemu.conf: migration_port_min",
+    covers=("12.6/ports-migration", "failure 38"),
+)
 def migration_range_width(conf: Target[QemuConf]) -> Iterator[Finding]:
     """qemu.conf leaves at least the default 64 ports for incoming migrations.
 

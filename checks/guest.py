@@ -14,6 +14,7 @@ from audit.facts.guest_jobs import GuestBlockJobs, GuestJob
     stage=Stage.ALLOWED,
     reference="libvirt 11.3 qemuMigrationSrcIsAllowed",
     offline=True,
+    covers=("failure 56",),
 )
 def no_snapshots(snapshots: GuestSnapshots, guest: GuestIdentity) -> Iterator[Finding]:
     """The guest has no snapshots.
@@ -35,6 +36,7 @@ def no_snapshots(snapshots: GuestSnapshots, guest: GuestIdentity) -> Iterator[Fi
     blocks=Blocks.MIGRATION,
     stage=Stage.ALLOWED,
     reference="libvirt 11.3 qemuMigrationSrcIsAllowed",
+    covers=("failure 57",),
 )
 def no_block_job(jobs: GuestBlockJobs, guest: GuestIdentity) -> Iterator[Finding]:
     """No copy, commit or backup of the guest's disks is running.
@@ -57,6 +59,7 @@ def no_block_job(jobs: GuestBlockJobs, guest: GuestIdentity) -> Iterator[Finding
     blocks=Blocks.MIGRATION,
     stage=Stage.ALLOWED,
     reference="libvirt 11.3 qemuDomainObjBeginAsyncJob",
+    covers=("12.6/paused", "failure 57"),
 )
 def no_job(job: GuestJob, guest: GuestIdentity) -> Iterator[Finding]:
     """No backup, migration, save or dump of the guest is under way.
@@ -77,6 +80,7 @@ def no_job(job: GuestJob, guest: GuestIdentity) -> Iterator[Finding]:
     stage=Stage.AFTER,
     reference="virsh(1) migrate --persistent",
     remedy="virsh dumpxml GUEST > guest.xml; or migrate with --persistent",
+    covers=("12.1/transient",),
 )
 def persistent(state: GuestState) -> Iterator[Finding]:
     """The guest is defined on its host, not only running there.
@@ -93,6 +97,7 @@ def persistent(state: GuestState) -> Iterator[Finding]:
     stage=Stage.PREPARE,
     reference="libvirt 11.3 virDomainObjListAdd",
     offline=True,
+    covers=("12.1/transient",),
 )
 def name_free(guest: GuestIdentity, there: Target[HostGuestNames]) -> Iterator[Finding]:
     """Neither the guest's name nor its UUID is taken on the target.

@@ -18,6 +18,7 @@ _REMEDY = (
     reference="libvirt: Attempt to migrate guest to the same host",
     remedy=_REMEDY,
     offline=True,
+    covers=("failure 42",),
 )
 def host_uuids_unique(identities: Cluster[HostIdentity]) -> Iterator[Finding]:
     """Every host of the cluster has a host UUID of its own.
@@ -33,7 +34,7 @@ def host_uuids_unique(identities: Cluster[HostIdentity]) -> Iterator[Finding]:
             yield Finding("one host per UUID", f"{uuid} on {', '.join(sorted(sharing))}", hosts=frozenset(sharing))
 
 
-@check(severity=Severity.LOW, reference="libvirt host_uuid", remedy=_REMEDY)
+@check(severity=Severity.LOW, reference="libvirt host_uuid", remedy=_REMEDY, covers=("failure 42",))
 def host_uuid_real(identity: HostIdentity) -> Iterator[Finding]:
     """The host's UUID is not a placeholder from the factory.
 

@@ -14,6 +14,7 @@ from audit.facts.machines import MachineTypes
     reference="virt-host-validate qemu",
     remedy="virt-host-validate qemu",
     plain_guest=True,
+    covers=("12.3/firmware-settings", "12.4/installed", "12.6/kvm"),
 )
 def virtualization_usable(machines: MachineTypes, kvm: Kvm, processor: Processor) -> Iterator[Finding]:
     """libvirt offers KVM on this host.
@@ -64,7 +65,9 @@ def vhost_net_present(kvm: Target[Kvm]) -> Iterator[Finding]:
         yield Finding("/dev/vhost-net", "not there")
 
 
-@check(severity=Severity.HIGH, blocks=Blocks.MIGRATION, reference="RHEL 9 §12.6", plain_guest=True)
+@check(
+    severity=Severity.HIGH, blocks=Blocks.MIGRATION, reference="RHEL 9 §12.6", plain_guest=True, covers=("12.6/kvm",)
+)
 def kvm_on_both(source: Source[MachineTypes], target: Target[MachineTypes]) -> Iterator[Finding]:
     """Source and target both run KVM guests.
 
@@ -85,6 +88,7 @@ def kvm_on_both(source: Source[MachineTypes], target: Target[MachineTypes]) -> I
     reference="libvirt: Domain requires KVM, but it is not available",
     remedy="virt-host-validate qemu",
     offline=True,
+    covers=("12.6/kvm",),
 )
 def virttype_available(machine: GuestMachine, target: Target[MachineTypes]) -> Iterator[Finding]:
     """The target runs guests of the guest's virttype and architecture.
@@ -97,7 +101,7 @@ def virttype_available(machine: GuestMachine, target: Target[MachineTypes]) -> I
         yield Finding(f"{machine.virttype} for {machine.arch}", actual)
 
 
-@check(severity=Severity.INFO, reference="RHEL 9, nested virtual machines")
+@check(severity=Severity.INFO, reference="RHEL 9, nested virtual machines", covers=("failure 3",))
 def nested_equal(source: Source[Kvm], target: Target[Kvm]) -> Iterator[Finding]:
     """Nested virtualization is on, or off, on both source and target.
 

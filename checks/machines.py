@@ -13,6 +13,7 @@ from audit.facts.machines import MachineTypes
     reference="RHEL 9 §12.10; libvirt: Emulator does not support machine type",
     remedy="Upgrade QEMU on the target, or give the guest an older machine type with virsh edit and restart it.",
     offline=True,
+    covers=("12.6/machine", "failure 24"),
 )
 def machine_offered(machine: GuestMachine, target: Target[MachineTypes]) -> Iterator[Finding]:
     """The target offers the guest's machine type.
@@ -31,6 +32,7 @@ def machine_offered(machine: GuestMachine, target: Target[MachineTypes]) -> Iter
     severity=Severity.LOW,
     reference="QEMU deprecation policy",
     remedy="Give the guest a newer machine type with virsh edit at its next planned restart.",
+    covers=("failure 25",),
 )
 def machine_not_deprecated(machine: GuestMachine, target: Target[MachineTypes]) -> Iterator[Finding]:
     """The guest's machine type is not about to be dropped on the target.
@@ -47,6 +49,7 @@ def machine_not_deprecated(machine: GuestMachine, target: Target[MachineTypes]) 
     reference="RHEL 9 §12.10",
     remedy="Create guests on the source with the target's machine type, or upgrade QEMU on the target.",
     plain_guest=True,
+    covers=("12.6/machine", "failure 17", "failure 24"),
 )
 def common_newest(source: Source[MachineTypes], target: Target[MachineTypes]) -> Iterator[Finding]:
     """The target offers the machine type that a new guest gets on the source.

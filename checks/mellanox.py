@@ -30,7 +30,7 @@ def _cards_with_vfs(devices: MellanoxDevices) -> list[Pf]:
     return cards
 
 
-@check(severity=Severity.LOW, reference=SECTION)
+@check(severity=Severity.LOW, reference=SECTION, covers=("12.8/cx7",))
 def connectx7(devices: MellanoxDevices) -> Iterator[Finding]:
     """VFs of Mellanox devices belong to a ConnectX-7 in Ethernet mode.
 
@@ -43,7 +43,7 @@ def connectx7(devices: MellanoxDevices) -> Iterator[Finding]:
     yield from together(*(needs.connectx7("", pf) for pf in with_vfs))
 
 
-@check(severity=Severity.LOW, reference=SECTION)
+@check(severity=Severity.LOW, reference=SECTION, covers=("12.8/firmware", "failure 65"))
 def firmware(devices: MellanoxDevices, policy: Policy) -> Iterator[Finding]:
     """The firmware of the ConnectX-7 is new enough to migrate VFs.
 
@@ -52,7 +52,7 @@ def firmware(devices: MellanoxDevices, policy: Policy) -> Iterator[Finding]:
     yield from together(*(needs.firmware("", pf, policy.mellanox_min_firmware) for pf in _cards(devices)))
 
 
-@check(severity=Severity.INFO, reference="NVIDIA, SR-IOV live migration")
+@check(severity=Severity.INFO, reference="NVIDIA, SR-IOV live migration", covers=("12.8/firmware",))
 def recommended_firmware(devices: MellanoxDevices, policy: Policy) -> Iterator[Finding]:
     """The firmware of the ConnectX-7 is what NVIDIA asks for.
 
@@ -64,7 +64,7 @@ def recommended_firmware(devices: MellanoxDevices, policy: Policy) -> Iterator[F
             yield Finding(f"firmware {NVIDIA_FIRMWARE} or newer", f"{pf.address} runs {pf.firmware.running}")
 
 
-@check(severity=Severity.LOW, reference=SECTION)
+@check(severity=Severity.LOW, reference=SECTION, covers=("12.8/firmware",))
 def firmware_active(devices: MellanoxDevices) -> Iterator[Finding]:
     """The ConnectX-7 runs the firmware that is stored in it.
 
@@ -80,7 +80,7 @@ def firmware_active(devices: MellanoxDevices) -> Iterator[Finding]:
             )
 
 
-@check(severity=Severity.LOW, reference=SECTION)
+@check(severity=Severity.LOW, reference=SECTION, covers=("12.8/migration-mode", "failure 65"))
 def migration_mode(devices: MellanoxDevices) -> Iterator[Finding]:
     """VF_MIGRATION_MODE of the ConnectX-7 is MIGRATION_ENABLED.
 
@@ -89,7 +89,7 @@ def migration_mode(devices: MellanoxDevices) -> Iterator[Finding]:
     yield from together(*(needs.migration_mode("", pf) for pf in _cards(devices)))
 
 
-@check(severity=Severity.LOW, reference=SECTION)
+@check(severity=Severity.LOW, reference=SECTION, covers=("12.8/migration-mode",))
 def migration_mode_stays(devices: MellanoxDevices) -> Iterator[Finding]:
     """VF_MIGRATION_MODE of the ConnectX-7 stays MIGRATION_ENABLED after the next reset.
 
@@ -105,7 +105,7 @@ def migration_mode_stays(devices: MellanoxDevices) -> Iterator[Finding]:
             )
 
 
-@check(severity=Severity.LOW, reference=SECTION, remedy="dnf install mstflint")
+@check(severity=Severity.LOW, reference=SECTION, remedy="dnf install mstflint", covers=("12.8/mstflint",))
 def mstflint(devices: MellanoxDevices) -> Iterator[Finding]:
     """The package mstflint is installed where there is a ConnectX-7.
 
@@ -116,7 +116,9 @@ def mstflint(devices: MellanoxDevices) -> Iterator[Finding]:
         yield Finding("mstconfig in the path", "not found")
 
 
-@check(severity=Severity.LOW, reference=SECTION, remedy="dnf install kernel-modules")
+@check(
+    severity=Severity.LOW, reference=SECTION, remedy="dnf install kernel-modules", covers=("12.8/driver", "failure 65")
+)
 def variant_driver(devices: MellanoxDevices) -> Iterator[Finding]:
     """The kernel has the driver mlx5_vfio_pci where there is a ConnectX-7.
 
@@ -127,7 +129,7 @@ def variant_driver(devices: MellanoxDevices) -> Iterator[Finding]:
         yield Finding(f"module {VARIANT_DRIVER}", "the running kernel has no such module")
 
 
-@check(severity=Severity.LOW, reference=SECTION)
+@check(severity=Severity.LOW, reference=SECTION, covers=("12.8/switchdev",))
 def switchdev(devices: MellanoxDevices) -> Iterator[Finding]:
     """A ConnectX-7 with VFs is in switchdev mode.
 
@@ -136,7 +138,7 @@ def switchdev(devices: MellanoxDevices) -> Iterator[Finding]:
     yield from together(*(needs.switchdev("", pf) for pf in _cards_with_vfs(devices)))
 
 
-@check(severity=Severity.LOW, reference=SECTION)
+@check(severity=Severity.LOW, reference=SECTION, covers=("12.8/detach", "12.8/migratable"))
 def migratable(devices: MellanoxDevices) -> Iterator[Finding]:
     """The VFs of a ConnectX-7 are made migratable.
 
@@ -145,7 +147,7 @@ def migratable(devices: MellanoxDevices) -> Iterator[Finding]:
     yield from together(*(needs.migratable("", pf, vf) for pf in _cards_with_vfs(devices) for vf in pf.vfs))
 
 
-@check(severity=Severity.LOW, reference=SECTION)
+@check(severity=Severity.LOW, reference=SECTION, covers=("12.8/nic-up",))
 def link(devices: MellanoxDevices) -> Iterator[Finding]:
     """A ConnectX-7 with VFs has its link up.
 
@@ -154,7 +156,11 @@ def link(devices: MellanoxDevices) -> Iterator[Finding]:
     yield from together(*(needs.link("", pf) for pf in _cards_with_vfs(devices)))
 
 
-@check(severity=Severity.LOW, reference=SECTION)
+@check(
+    severity=Severity.LOW,
+    reference=SECTION,
+    covers=("12.3/firmware-settings", "12.8/iommu", "12.8/iommu-on", "12.8/acs"),
+)
 def iommu(devices: MellanoxDevices, iommu: Iommu) -> Iterator[Finding]:
     """The IOMMU is on where there is a ConnectX-7, and keeps its VFs apart.
 
@@ -164,7 +170,19 @@ def iommu(devices: MellanoxDevices, iommu: Iommu) -> Iterator[Finding]:
     yield from together(needs.iommu("", iommu), *(needs.isolated("", vf) for pf in cards for vf in pf.vfs))
 
 
-@check(severity=Severity.LOW, reference=SECTION)
+@check(
+    severity=Severity.LOW,
+    reference=SECTION,
+    covers=(
+        "12.8/openvswitch",
+        "12.8/ovs-running",
+        "12.8/hw-offload",
+        "12.8/max-idle",
+        "12.8/bridge",
+        "12.8/pf-port",
+        "12.8/vf-port",
+    ),
+)
 def openvswitch(devices: MellanoxDevices, ovs: OpenVswitch) -> Iterator[Finding]:
     """Open vSwitch is installed, running and set up where a ConnectX-7 has VFs.
 

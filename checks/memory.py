@@ -24,7 +24,13 @@ def _set(numbers: frozenset[int] | set[int]) -> str:
     return ",".join(str(low) if low == high else f"{low}-{high}" for low, high in runs)
 
 
-@check(severity=Severity.CRITICAL, blocks=Blocks.MIGRATION, stage=Stage.START, reference="host memory; policy")
+@check(
+    severity=Severity.CRITICAL,
+    blocks=Blocks.MIGRATION,
+    stage=Stage.START,
+    reference="host memory; policy",
+    covers=("failure 76",),
+)
 def fits(guest: GuestMemory, host: Target[Memory], policy: Policy) -> Iterator[Finding]:
     """The target has the memory for the guest and for QEMU itself, swap space included.
 
@@ -41,7 +47,7 @@ def fits(guest: GuestMemory, host: Target[Memory], policy: Policy) -> Iterator[F
         )
 
 
-@check(severity=Severity.MEDIUM, stage=Stage.START, reference="host memory; policy")
+@check(severity=Severity.MEDIUM, stage=Stage.START, reference="host memory; policy", covers=("failure 76",))
 def reserve_kept(guest: GuestMemory, host: Target[Memory], policy: Policy) -> Iterator[Finding]:
     """The guest leaves on the target the reserve of memory that the policy keeps free.
 
@@ -78,7 +84,13 @@ def _available(host: Memory) -> str:
     return f"{_gib(host.available_kib)} of {_gib(host.total_kib)} available{swap}"
 
 
-@check(severity=Severity.CRITICAL, blocks=Blocks.MIGRATION, stage=Stage.START, reference="libvirt memoryBacking")
+@check(
+    severity=Severity.CRITICAL,
+    blocks=Blocks.MIGRATION,
+    stage=Stage.START,
+    reference="libvirt memoryBacking",
+    covers=("failure 74",),
+)
 def hugepages_fit(guest: GuestMemory, host: Target[HugePages]) -> Iterator[Finding]:
     """The target has enough free huge pages of the sizes that the guest asks for, on the nodes that it is bound to.
 
@@ -123,7 +135,13 @@ def _free(host: HugePages, size: int, nodes: frozenset[int]) -> tuple[int, int]:
     return free, everywhere.surplus_possible
 
 
-@check(severity=Severity.CRITICAL, blocks=Blocks.MIGRATION, stage=Stage.START, reference="libvirt numatune")
+@check(
+    severity=Severity.CRITICAL,
+    blocks=Blocks.MIGRATION,
+    stage=Stage.START,
+    reference="libvirt numatune",
+    covers=("12.3/numa", "12.6/xml", "failure 75"),
+)
 def nodes_exist(guest: GuestMemory, host: Target[NumaTopology]) -> Iterator[Finding]:
     """The target has the NUMA nodes that the guest's memory is bound to.
 
@@ -140,7 +158,13 @@ def nodes_exist(guest: GuestMemory, host: Target[NumaTopology]) -> Iterator[Find
         )
 
 
-@check(severity=Severity.CRITICAL, blocks=Blocks.MIGRATION, stage=Stage.START, reference="libvirt cputune")
+@check(
+    severity=Severity.CRITICAL,
+    blocks=Blocks.MIGRATION,
+    stage=Stage.START,
+    reference="libvirt cputune",
+    covers=("12.3/numa", "12.6/xml", "failure 75"),
+)
 def pinned_cpus_exist(guest: GuestPinning, host: Target[NumaTopology]) -> Iterator[Finding]:
     """The target has the host CPUs that the guest is pinned to.
 
@@ -157,7 +181,7 @@ def pinned_cpus_exist(guest: GuestPinning, host: Target[NumaTopology]) -> Iterat
         )
 
 
-@check(severity=Severity.MEDIUM, stage=Stage.START, reference="RHEL 9 §12.3")
+@check(severity=Severity.MEDIUM, stage=Stage.START, reference="RHEL 9 §12.3", covers=("12.3/numa", "failure 75"))
 def topology_similar(
     pinning: GuestPinning, memory: GuestMemory, here: Source[NumaTopology], there: Target[NumaTopology]
 ) -> Iterator[Finding]:
@@ -192,7 +216,12 @@ def _cell_differences(here: Cell, there: Cell) -> Iterator[str]:
         yield f"node {here.id}: {_gib(here.memory_kib)} here, {_gib(there.memory_kib)} there"
 
 
-@check(severity=Severity.MEDIUM, stage=Stage.TRANSFER, reference="RHEL 9 §12.3, §12.9")
+@check(
+    severity=Severity.MEDIUM,
+    stage=Stage.TRANSFER,
+    reference="RHEL 9 §12.3, §12.9",
+    covers=("12.3/large", "12.6/parallel", "12.9/large", "12.9/downtime", "12.9/postcopy", "failure 77"),
+)
 def large_guest(guest: GuestMemory, state: GuestState, policy: Policy) -> Iterator[Finding]:
     """The guest is not larger than what live migration is reliable for.
 
@@ -211,7 +240,7 @@ def large_guest(guest: GuestMemory, state: GuestState, policy: Policy) -> Iterat
         )
 
 
-@check(severity=Severity.LOW, stage=Stage.AFTER, reference="kernel: cgroup-v2")
+@check(severity=Severity.LOW, stage=Stage.AFTER, reference="kernel: cgroup-v2", covers=("failure 31",))
 def same_cgroup_version(here: Source[Cgroup], there: Target[Cgroup]) -> Iterator[Finding]:
     """Source and target use the same version of control groups.
 

@@ -15,6 +15,7 @@ from audit.facts.network import LibvirtNetwork, LibvirtNetworks, Links, Subnets,
     blocks=Blocks.MIGRATION,
     stage=Stage.START,
     reference="libvirt 11.3 qemuInterfaceBridgeConnect",
+    covers=("12.6/bridge", "12.6/xml", "12.6/xml-trouble", "failure 32", "failure 33"),
 )
 def sources_present(nics: GuestNics, links: Target[Links], networks: Target[LibvirtNetworks]) -> Iterator[Finding]:
     """The networks, bridges and devices that the guest's NICs connect to exist on the target and are up.
@@ -82,6 +83,7 @@ def _bridge(nic: Nic, networks: LibvirtNetworks) -> str | None:
     stage=Stage.AFTER,
     reference="libvirt formatdomain: interface mtu",
     remedy="Set the same MTU on the target: ip link set DEVICE mtu N, and in the network configuration",
+    covers=("failure 35",),
 )
 def mtu_same(
     nics: GuestNics,
@@ -107,6 +109,7 @@ def mtu_same(
     reference="RHEL 9 §12.6",
     plain_guest=True,
     remedy="Give the bridges that guests use the same name on all hosts",
+    covers=("12.6/bridge", "failure 32"),
 )
 def common_bridge(
     here: Source[Links],
@@ -138,6 +141,7 @@ def _active(networks: LibvirtNetworks) -> frozenset[str]:
     reference="RHEL 9 §12.6",
     plain_guest=True,
     remedy="Check the switch ports: the same networks, untagged and tagged, on both hosts",
+    covers=("12.6/bridge", "failure 35"),
 )
 def same_subnet(
     here: Source[Links], our_subnets: Source[Subnets], there: Target[Links], their_subnets: Target[Subnets]
@@ -163,6 +167,7 @@ def _ipv4(subnets: frozenset[str]) -> frozenset[str]:
     stage=Stage.TRANSFER,
     reference="RHEL 9 §12.9.1",
     remedy="Migrate over a faster network: virsh migrate --migrateuri tcp://ADDRESS",
+    covers=("12.6/bandwidth", "12.9/nic-25g", "failure 77"),
 )
 def migration_nic_speed(
     memory: GuestMemory, here: Source[WayOut], there: Target[WayOut], policy: Policy

@@ -69,6 +69,7 @@ def video_offered(devices: GuestDevices, machine: GuestMachine, target: Target[H
     blocks=Blocks.MIGRATION,
     stage=Stage.START,
     reference="libvirt: TPM emulator; swtpm",
+    covers=("failure 72",),
 )
 def tpm_offered(devices: GuestDevices, machine: GuestMachine, target: Target[HostModels]) -> Iterator[Finding]:
     """The target can run the guest's TPM.

@@ -6,7 +6,7 @@ from audit.check import Finding, Severity, Source, Stage, check
 from audit.facts.sessions import Sessions
 
 
-@check(severity=Severity.MEDIUM, stage=Stage.ALLOWED, reference="RHEL 9 §12.3", offline=True)
+@check(severity=Severity.MEDIUM, stage=Stage.ALLOWED, reference="RHEL 9 §12.3", offline=True, covers=("12.3/session",))
 def no_session_guests(sessions: Source[Sessions]) -> Iterator[Finding]:
     """No guest runs on a session connection.
 

@@ -33,6 +33,7 @@ _SUPPLY = {
     blocks=Blocks.MIGRATION,
     stage=Stage.PREPARE,
     reference="RHEL 9 §12.6; libvirt 11.3 qemuDomainDetermineDiskChain",
+    covers=("12.6/storage-lun", "12.6/storage-shared", "failure 46", "failure 50", "failure 54", "failure 55"),
 )
 def disks_reachable(
     disks: GuestDisks, guest: GuestIdentity, pools: Target[Pools], there: Target[Paths]
@@ -65,6 +66,7 @@ def disks_reachable(
     stage=Stage.SAFE,
     reference="RHEL 9 §12.5; libvirt 11.3 qemuMigrationSrcIsSafe",
     remedy="Put the image on storage that both hosts mount; or migrate with --copy-storage-all",
+    covers=("12.5/read-write", "12.5/same-path", "12.6/storage-lun", "12.6/storage-shared", "failure 44", "failure 50"),
 )
 def disks_shared(
     disks: GuestDisks,
@@ -171,6 +173,7 @@ def _same_device(path: str, ours: PathState, theirs: PathState) -> bool:
     stage=Stage.SAFE,
     reference="libvirt 11.3 qemuMigrationSrcIsSafe",
     remedy="virsh edit GUEST: <driver cache='none'>, at the next start",
+    covers=("failure 45",),
 )
 def cache_mode(
     disks: GuestDisks, libvirt: Source[Libvirt], paths: Source[Paths], mounts: Source[Mounts]
@@ -201,6 +204,7 @@ def cache_mode(
     stage=Stage.PREPARE,
     reference="libvirt 11.3 qemuDomainDetermineDiskChain",
     remedy="Copy the file to the same path on the target, or move the chain to shared storage",
+    covers=("12.6/storage-shared", "failure 46"),
 )
 def backing_chain(state: GuestState, disks: GuestDisks, here: Source[Paths], there: Target[Paths]) -> Iterator[Finding]:
     """Every image below a disk's top image exists on the target, with the same size.
@@ -286,6 +290,7 @@ def backing_copies(
     blocks=Blocks.MIGRATION,
     stage=Stage.START,
     reference="QEMU: the firmware is part of the guest's memory layout",
+    covers=("failure 29",),
 )
 def nvram_and_loader(machine: GuestMachine, here: Source[Paths], there: Target[Paths]) -> Iterator[Finding]:
     """The guest's firmware and the folder of its variables exist on the target.
@@ -328,6 +333,7 @@ def nvram_and_loader(machine: GuestMachine, here: Source[Paths], there: Target[P
     stage=Stage.PREPARE,
     reference="libvirt 11.3 virQEMUCapsCacheLookup",
     offline=True,
+    covers=("failure 28",),
 )
 def emulator_present(machine: GuestMachine, guest: GuestIdentity, there: Target[Paths]) -> Iterator[Finding]:
     """The emulator that the guest names exists on the target.
@@ -389,7 +395,13 @@ def files_present(files: GuestFiles, there: Target[Paths]) -> Iterator[Finding]:
     unknown.end()
 
 
-@check(severity=Severity.HIGH, blocks=Blocks.MIGRATION, stage=Stage.PREPARE, reference="libvirt 11.3 storage_driver.c")
+@check(
+    severity=Severity.HIGH,
+    blocks=Blocks.MIGRATION,
+    stage=Stage.PREPARE,
+    reference="libvirt 11.3 storage_driver.c",
+    covers=("12.6/storage-shared", "failure 47"),
+)
 def pools(disks: GuestDisks, there: Target[Pools]) -> Iterator[Finding]:
     """The storage pools of the guest's volumes are active on the target.
 
@@ -419,6 +431,7 @@ def pools(disks: GuestDisks, there: Target[Pools]) -> Iterator[Finding]:
     stage=Stage.START,
     reference="libvirt formatsecret",
     remedy="virsh secret-dumpxml UUID > secret.xml; on the target: virsh secret-define secret.xml, secret-set-value",
+    covers=("12.6/storage-ceph", "failure 49", "failure 71"),
 )
 def secrets(disks: GuestDisks, devices: GuestDevices, there: Target[Secrets]) -> Iterator[Finding]:
     """The secrets that open the guest's disks and TPM are known on the target.
@@ -442,6 +455,7 @@ def secrets(disks: GuestDisks, devices: GuestDevices, there: Target[Secrets]) ->
     reference="RHEL 9 §12.5",
     plain_guest=True,
     remedy="Mount one NFS export at the same path on both hosts; or plan with --copy-storage-all",
+    covers=("12.5/nfs-installed", "12.5/same-path"),
 )
 def plain_guest_shared(source: Source[Mounts], target: Target[Mounts]) -> Iterator[Finding]:
     """The two hosts share a file system at the same path.

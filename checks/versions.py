@@ -17,7 +17,7 @@ from audit.facts.versions import (
 )
 
 
-@check(severity=Severity.INFO, reference="RHEL 9 §12.10")
+@check(severity=Severity.INFO, reference="RHEL 9 §12.10", covers=("12.6/os",))
 def supported_os(system: OsRelease) -> Iterator[Finding]:
     """The vendor of the host's operating system says which live migrations it supports.
 
@@ -35,6 +35,7 @@ def supported_os(system: OsRelease) -> Iterator[Finding]:
     reference="RHEL 9 §12.6",
     remedy="dnf install qemu-kvm || apt-get install qemu-system",
     offline=True,
+    covers=("12.4/installed",),
 )
 def qemu_present(machines: Target[MachineTypes]) -> Iterator[Finding]:
     """libvirt finds QEMU on this host.
@@ -45,7 +46,12 @@ def qemu_present(machines: Target[MachineTypes]) -> Iterator[Finding]:
         yield Finding("QEMU", "libvirt knows no emulator here")
 
 
-@check(severity=Severity.MEDIUM, reference="QEMU migration compatibility", stage=Stage.TRANSFER)
+@check(
+    severity=Severity.MEDIUM,
+    reference="QEMU migration compatibility",
+    stage=Stage.TRANSFER,
+    covers=("12.3/qemu", "failure 26"),
+)
 def qemu_not_older(
     source: Source[Qemu], target: Target[Qemu], here: Source[OsRelease], there: Target[OsRelease]
 ) -> Iterator[Finding]:
@@ -76,6 +82,7 @@ def libvirt_not_older(source: Source[Libvirt], target: Target[Libvirt]) -> Itera
     severity=Severity.MEDIUM,
     reference="RHEL 9 §12.10, table 12.2; vendors' support tables",
     remedy="Choose a target whose release is supported, or have somebody accept the risk.",
+    covers=("12.6/os", "12.10/forward", "12.10/backward"),
 )
 def os_path_supported(source: Source[OsRelease], target: Target[OsRelease]) -> Iterator[Finding]:
     """The vendor does not exclude live migration from the source's release to the target's.
@@ -87,7 +94,11 @@ def os_path_supported(source: Source[OsRelease], target: Target[OsRelease]) -> I
         yield Finding("a supported path", f"{_route(source, target)}: {path.words}", path.note)
 
 
-@check(severity=Severity.INFO, reference="RHEL 9 §12.10, table 12.2; vendors' support tables")
+@check(
+    severity=Severity.INFO,
+    reference="RHEL 9 §12.10, table 12.2; vendors' support tables",
+    covers=("12.6/os", "12.10/forward", "12.10/backward"),
+)
 def os_path_stated(source: Source[OsRelease], target: Target[OsRelease]) -> Iterator[Finding]:
     """The vendor says that it supports live migration from the source's release to the target's.
 
@@ -108,6 +119,7 @@ def _route(source: OsRelease, target: OsRelease) -> str:
     severity=Severity.MEDIUM,
     reference="RHEL 9 §12.10, table 12.2",
     remedy="Recreate the guest with machine type q35 at its next planned restart.",
+    covers=("12.6/machine", "12.10/forward", "12.10/backward"),
 )
 def machine_supported(machine: GuestMachine, source: Source[OsRelease], target: Target[OsRelease]) -> Iterator[Finding]:
     """The vendor supports moving guests of this machine type.
@@ -121,7 +133,7 @@ def machine_supported(machine: GuestMachine, source: Source[OsRelease], target: 
         yield Finding(" or ".join(path.machines), machine.machine, f"Stated in {path.reference}.")
 
 
-@check(severity=Severity.INFO, reference="RHEL 9 §12.3")
+@check(severity=Severity.INFO, reference="RHEL 9 §12.3", covers=("12.3/kernel",))
 def kernel_equal(source: Source[Kernel], target: Target[Kernel]) -> Iterator[Finding]:
     """Source and target run the same kernel.
 
@@ -131,7 +143,7 @@ def kernel_equal(source: Source[Kernel], target: Target[Kernel]) -> Iterator[Fin
         yield Finding(source.release, target.release)
 
 
-@check(severity=Severity.INFO, reference="kernel-parameters")
+@check(severity=Severity.INFO, reference="kernel-parameters", covers=("12.3/kernel", "failure 5"))
 def kernel_arguments_equal(source: Source[KernelArguments], target: Target[KernelArguments]) -> Iterator[Finding]:
     """Source and target were booted with the same arguments about CPUs and KVM.
 
@@ -142,7 +154,7 @@ def kernel_arguments_equal(source: Source[KernelArguments], target: Target[Kerne
         yield Finding(words[0], words[1])
 
 
-@check(severity=Severity.INFO, reference="RHEL 9 §12.3")
+@check(severity=Severity.INFO, reference="RHEL 9 §12.3", covers=("12.3/bios-version",))
 def bios_equal(source: Source[Bios], target: Target[Bios]) -> Iterator[Finding]:
     """Source and target of the same model have the same firmware version.
 

@@ -71,7 +71,12 @@ def _both_cards(moves: list[Move]) -> list[tuple[str, Pf]]:
     return list(dict.fromkeys([*(("source: ", m.pf) for m in moves), *(("target: ", m.to_pf) for m in moves)]))
 
 
-@check(severity=Severity.MEDIUM, stage=Stage.ALLOWED, reference=SECTION)
+@check(
+    severity=Severity.MEDIUM,
+    stage=Stage.ALLOWED,
+    reference=SECTION,
+    covers=("12.8/preview", "12.8/no-dirty-rate", "12.8/no-postcopy", "failure 66"),
+)
 def technology_preview(nics: GuestNics, devices: GuestDevices, source: Source[MellanoxDevices]) -> Iterator[Finding]:
     """The guest does not rely on a Technology Preview to migrate.
 
@@ -92,6 +97,7 @@ def technology_preview(nics: GuestNics, devices: GuestDevices, source: Source[Me
     stage=Stage.ALLOWED,
     reference=SECTION,
     remedy="Remove the <iommu> element with virsh edit, and restart the guest.",
+    covers=("12.8/no-viommu", "failure 66"),
 )
 def without_viommu(nics: GuestNics, devices: GuestDevices, source: Source[MellanoxDevices]) -> Iterator[Finding]:
     """A guest with a Mellanox VF has no vIOMMU.
@@ -103,7 +109,13 @@ def without_viommu(nics: GuestNics, devices: GuestDevices, source: Source[Mellan
         yield Finding("no <iommu> in the guest", f"vIOMMU beside the VF {vfs[0].address}")
 
 
-@check(severity=Severity.HIGH, blocks=Blocks.MIGRATION, stage=Stage.ALLOWED, reference=SECTION)
+@check(
+    severity=Severity.HIGH,
+    blocks=Blocks.MIGRATION,
+    stage=Stage.ALLOWED,
+    reference=SECTION,
+    covers=("12.3/sr-iov", "12.8/driver", "failure 65"),
+)
 def driver(
     state: GuestState, nics: GuestNics, devices: GuestDevices, source: Source[MellanoxDevices]
 ) -> Iterator[Finding]:
@@ -154,7 +166,9 @@ def count(nics: GuestNics, devices: GuestDevices, source: Source[MellanoxDevices
             yield Finding(f"{MOST_VFS} VFs of one port at most", f"{number} of {pf}")
 
 
-@check(severity=Severity.HIGH, blocks=Blocks.MIGRATION, reference=SECTION)
+@check(
+    severity=Severity.HIGH, blocks=Blocks.MIGRATION, reference=SECTION, covers=("12.8/vf", "12.8/both", "failure 68")
+)
 def on_target(
     nics: GuestNics, devices: GuestDevices, source: Source[MellanoxDevices], target: Target[MellanoxDevices]
 ) -> Iterator[Finding]:
@@ -175,7 +189,11 @@ def on_target(
         yield Finding(f"free Mellanox VFs on the target: {len(vfs)}", f"{free} of {len(there)}")
 
 
-@check(severity=Severity.MEDIUM, reference="libvirt: a <hostdev> names its host device by PCI address")
+@check(
+    severity=Severity.MEDIUM,
+    reference="libvirt: a <hostdev> names its host device by PCI address",
+    covers=("12.6/xml", "12.8/attach"),
+)
 def address(
     nics: GuestNics, devices: GuestDevices, source: Source[MellanoxDevices], target: Target[MellanoxDevices]
 ) -> Iterator[Finding]:
@@ -195,7 +213,7 @@ def address(
             )
 
 
-@check(severity=Severity.HIGH, blocks=Blocks.MIGRATION, reference=SECTION)
+@check(severity=Severity.HIGH, blocks=Blocks.MIGRATION, reference=SECTION, covers=("12.8/cx7", "12.8/both"))
 def device(
     nics: GuestNics, devices: GuestDevices, source: Source[MellanoxDevices], target: Target[MellanoxDevices]
 ) -> Iterator[Finding]:
@@ -207,7 +225,12 @@ def device(
     yield from together(*(needs.connectx7(side, pf) for side, pf in _both_cards(moves)))
 
 
-@check(severity=Severity.HIGH, blocks=Blocks.MIGRATION, reference=SECTION)
+@check(
+    severity=Severity.HIGH,
+    blocks=Blocks.MIGRATION,
+    reference=SECTION,
+    covers=("12.8/firmware", "12.8/both", "failure 65"),
+)
 def firmware(
     nics: GuestNics,
     devices: GuestDevices,
@@ -223,7 +246,7 @@ def firmware(
     yield from together(*(needs.firmware(side, pf, policy.mellanox_min_firmware) for side, pf in _both_cards(moves)))
 
 
-@check(severity=Severity.HIGH, stage=Stage.TRANSFER, reference="RHEL 10 §12.6")
+@check(severity=Severity.HIGH, stage=Stage.TRANSFER, reference="RHEL 10 §12.6", covers=("12.8/same-firmware",))
 def same_firmware(
     nics: GuestNics, devices: GuestDevices, source: Source[MellanoxDevices], target: Target[MellanoxDevices]
 ) -> Iterator[Finding]:
@@ -243,7 +266,12 @@ def _alike(pf: Pf, to_pf: Pf) -> Iterator[Finding]:
         yield Finding(f"PSID {pf.psid}", f"target: {to_pf.address} has {to_pf.psid}")
 
 
-@check(severity=Severity.HIGH, blocks=Blocks.MIGRATION, reference=SECTION)
+@check(
+    severity=Severity.HIGH,
+    blocks=Blocks.MIGRATION,
+    reference=SECTION,
+    covers=("12.8/migration-mode", "12.8/both", "failure 65"),
+)
 def migration_mode(
     nics: GuestNics, devices: GuestDevices, source: Source[MellanoxDevices], target: Target[MellanoxDevices]
 ) -> Iterator[Finding]:
@@ -255,7 +283,7 @@ def migration_mode(
     yield from together(*(needs.migration_mode(side, pf) for side, pf in _both_cards(moves)))
 
 
-@check(severity=Severity.HIGH, blocks=Blocks.MIGRATION, reference=SECTION)
+@check(severity=Severity.HIGH, blocks=Blocks.MIGRATION, reference=SECTION, covers=("12.8/switchdev", "12.8/both"))
 def switchdev(
     nics: GuestNics, devices: GuestDevices, source: Source[MellanoxDevices], target: Target[MellanoxDevices]
 ) -> Iterator[Finding]:
@@ -267,7 +295,12 @@ def switchdev(
     yield from together(*(needs.switchdev(side, pf) for side, pf in _both_cards(moves)))
 
 
-@check(severity=Severity.HIGH, blocks=Blocks.MIGRATION, reference=SECTION)
+@check(
+    severity=Severity.HIGH,
+    blocks=Blocks.MIGRATION,
+    reference=SECTION,
+    covers=("12.8/detach", "12.8/migratable", "12.8/both"),
+)
 def migratable(
     nics: GuestNics, devices: GuestDevices, source: Source[MellanoxDevices], target: Target[MellanoxDevices]
 ) -> Iterator[Finding]:
@@ -287,6 +320,7 @@ def migratable(
     blocks=Blocks.MIGRATION,
     reference=SECTION,
     remedy="dnf install kernel-modules",
+    covers=("12.8/driver", "12.8/both", "failure 65"),
 )
 def driver_on_target(
     nics: GuestNics, devices: GuestDevices, source: Source[MellanoxDevices], target: Target[MellanoxDevices]
@@ -300,7 +334,7 @@ def driver_on_target(
         yield Finding(f"target: module {VARIANT_DRIVER}", "the running kernel has no such module")
 
 
-@check(severity=Severity.MEDIUM, reference="libvirt 10.0.0 release notes")
+@check(severity=Severity.MEDIUM, reference="libvirt 10.0.0 release notes", covers=("12.8/driver",))
 def driver_chosen(
     nics: GuestNics,
     devices: GuestDevices,
@@ -323,7 +357,12 @@ def driver_chosen(
         )
 
 
-@check(severity=Severity.HIGH, blocks=Blocks.MIGRATION, reference=SECTION)
+@check(
+    severity=Severity.HIGH,
+    blocks=Blocks.MIGRATION,
+    reference=SECTION,
+    covers=("12.8/iommu", "12.8/iommu-on", "12.8/acs", "12.8/both"),
+)
 def iommu(
     nics: GuestNics,
     devices: GuestDevices,
@@ -340,7 +379,13 @@ def iommu(
     yield from together(needs.iommu("target: ", iommu), *isolated)
 
 
-@check(severity=Severity.HIGH, blocks=Blocks.MIGRATION, stage=Stage.AFTER, reference=SECTION)
+@check(
+    severity=Severity.HIGH,
+    blocks=Blocks.MIGRATION,
+    stage=Stage.AFTER,
+    reference=SECTION,
+    covers=("12.8/nic-up", "12.8/openvswitch", "12.8/ovs-running", "12.8/vf-port", "12.8/both"),
+)
 def network(
     nics: GuestNics,
     devices: GuestDevices,
@@ -364,7 +409,12 @@ def network(
     )
 
 
-@check(severity=Severity.MEDIUM, stage=Stage.AFTER, reference=SECTION)
+@check(
+    severity=Severity.MEDIUM,
+    stage=Stage.AFTER,
+    reference=SECTION,
+    covers=("12.8/hw-offload", "12.8/max-idle", "12.8/pf-port", "12.8/both"),
+)
 def openvswitch_settings(
     nics: GuestNics,
     devices: GuestDevices,
