@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 import click
 from rich.console import Console
 
-from audit import cli_cpu
+from audit import cli_checks, cli_cpu
 from audit import report as reports
 from audit.check import Check
 from audit.collect import collect, probes_of
@@ -205,30 +205,9 @@ def _tell(results: Results, written: Sequence[Path]) -> None:
 commands.add_command(cli_cpu.baseline)
 commands.add_command(cli_cpu.compare)
 
+# Checks: in audit.cli_checks ---------------------------------------------------------------------------------
 
-# Checks ---------------------------------------------------------------------------------------------------
-
-
-@commands.command("checks")
-@click.argument("check_id", required=False, metavar="[ID]")
-def checks_(check_id: str | None) -> None:
-    """List what is checked, by domain; with an id, tell why, and what evidence it reads."""
-    found = {check.id: check for check in discover()}
-    if check_id is None:
-        for check in found.values():
-            click.echo(f"{check.id:44} {check.scope.value:10} {check.severity.name.lower():9} {check.title}")
-        return
-    if check_id not in found:
-        raise click.UsageError(f"there is no check {check_id}; `virt-preflight checks` lists them")
-    check = found[check_id]
-    click.echo(f"{check.id}\n\n{check.title}\n{check.why}\n")
-    click.echo(f"scope: {check.scope.value}   severity: {check.severity.name.lower()}   blocks: {check.blocks.value}")
-    click.echo(f"reference: {check.reference}")
-    if check.remedy:
-        click.echo(f"remedy: {check.remedy}")
-    click.echo("evidence:")
-    for probe in check.probes:
-        click.echo(f"  {probe.name}: {probe.by_hand}")
+commands.add_command(cli_checks.checks)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,104 @@
+"""The command `checks`: what is checked, by domain; and one check in full, as an operator asks about it."""
+
+import shutil
+import textwrap
+from collections.abc import Iterator, Sequence
+from difflib import get_close_matches
+
+import click
+
+from audit.catalogue import acceptance, applies, domains, failures, judged, requirements, shows
+from audit.check import Blocks, Check
+from audit.evidence import Probe
+from audit.judge import discover
+from audit.text import visible
+
+LABEL = 12
+"""Columns of the labels of one check's description."""
+
+
+@click.command("checks")
+@click.argument("check_id", required=False, metavar="[ID]")
+def checks(check_id: str | None) -> None:
+    """List what is checked, by domain; with an id, tell why, by which evidence, and what a finding means."""
+    found = {check.id: check for check in discover()}
+    if check_id is None:
+        lines = _listing(tuple(found.values()))
+    elif check_id in found:
+        lines = _description(found[check_id])
+    else:
+        raise click.UsageError(_no_such(check_id, tuple(found)))
+    click.echo("\n".join(lines))
+
+
+def _no_such(check_id: str, known: Sequence[str]) -> str:
+    near = [id_ for id_ in known if check_id in id_] or get_close_matches(check_id, known, n=3, cutoff=0.5)
+    perhaps = f" Did you mean {' or '.join(near[:3])}?" if near else ""
+    return f"there is no check {visible(check_id, 60)}.{perhaps} `virt-preflight checks` lists them."
+
+
+def _listing(found: Sequence[Check]) -> Iterator[str]:
+    groups = domains(found)
+    for domain in groups:
+        yield from _wrapped(f"{domain.name} ({len(domain.checks)}): {domain.heading}")
+        for check in domain.checks:
+            yield from _wrapped(f"  {check.id}  ({_in_short(check)})", "      ")
+            yield from _wrapped(f"      {check.title}", "      ")
+        yield ""
+    yield from _wrapped(
+        f"{len(found)} checks in {len(groups)} domains. `virt-preflight checks ID` tells one of them in full."
+    )
+
+
+def _in_short(check: Check) -> str:
+    blocks = "" if check.blocks is Blocks.NOTHING else f", blocks {check.blocks.value}"
+    return f"{check.scope.value}, {check.severity.name.lower()}{blocks}"
+
+
+def _description(check: Check) -> Iterator[str]:
+    yield check.id
+    yield from _wrapped(check.title)
+    if check.why:
+        yield ""
+        yield from _wrapped(check.why)
+    yield ""
+    yield from _labelled("judged", f"{judged(check)} ({check.scope.value})")
+    yield from _labelled("counts for", applies(check))
+    yield from _labelled("severity", check.severity.name.lower())
+    yield from _labelled("blocks", check.blocks.value)
+    yield from _labelled("would show", shows(check))
+    yield from _labelled("reference", check.reference)
+    yield from _labelled("remedy", check.remedy or "each finding has its own")
+    yield from _labelled(
+        "skipped", "where its question does not arise; results.json (checks[].skipped) has the reasons and how often"
+    )
+    for number, probe in enumerate(check.probes):
+        yield from _labelled("" if number else "evidence", _told(probe))
+        yield from _labelled("", f"  {probe.by_hand}", whole=True)
+    says = {row.id: row.says for row in (*requirements(), *failures())}
+    for number, id_ in enumerate(check.covers):
+        yield from _labelled("" if number else "answers", f"{id_}: {says.get(id_, 'not a row of this version')}")
+    yield from _labelled("accepting", acceptance(check))
+
+
+def _told(probe: Probe) -> str:
+    root = ", as root" if "$sudo" in probe.command else ""
+    active = f", active: asked only with {probe.option}" if probe.option else ""
+    return f"{probe.name}{root}{active}; by hand:"
+
+
+def _labelled(label: str, text: str, *, whole: bool = False) -> Iterator[str]:
+    """`whole`: a command, which is not broken so that it can be pasted."""
+    head = f"{label:{LABEL}}"
+    if whole:
+        yield from (f"{' ' * LABEL}{line}" for line in text.splitlines())
+    else:
+        yield from _wrapped(head + text, " " * LABEL)
+
+
+def _wrapped(text: str, indent: str = "") -> list[str]:
+    """Lines as wide as the terminal, 80 columns where there is none (or what COLUMNS says)."""
+    width = max(40, shutil.get_terminal_size((80, 24)).columns)
+    return textwrap.wrap(
+        text, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False, drop_whitespace=True
+    )
