@@ -1,18 +1,20 @@
-"""Known breaks: versions of libvirt and QEMU that refuse a guest although its CPU fits."""
+"""Known issues: versions, hosts and guests between which a migration fails, or does harm, though the CPU fits."""
 
-from collections.abc import Callable, Iterator
-from typing import TypeVar
+from collections.abc import Iterable, Iterator
 
-from audit.check import Blocks, Finding, NotApplicable, Severity, Source, Stage, Target, Unavailable, check
-from audit.cpu.breaks import BREAKS, Break, RunningCpu, Side, Undecided, known_breaks
-from audit.facts.cpu import X86
+from audit.check import Blocks, Finding, NotApplicable, Severity, Source, Stage, Target, check
+from audit.facts.cpu import X86, Processor
 from audit.facts.guest import GuestCpu, GuestMachine
-from audit.facts.versions import OS_RELEASE, VIRSH, Libvirt, OsRelease, Qemu, support_path
+from audit.facts.guest_offloads import GuestOffloads
+from audit.facts.versions import Kernel, KernelArguments, Libvirt, OsRelease, Qemu, support_path
+from audit.known import ADVISORIES, Advisory, GuestView, HostView, VendorsRepair, advisories_for
 
-_BLOCKING = tuple(one for one in BREAKS if one.blocks)
-_RISKS = tuple(one for one in BREAKS if not one.blocks)
-_PROBES = {"libvirt": VIRSH, "qemu": VIRSH, "system": OS_RELEASE}
-_T = TypeVar("_T")
+
+def _of(level: str) -> tuple[Advisory, ...]:
+    return tuple(one for one in ADVISORIES if one.level == level)
+
+
+_BREAKS, _RISKS, _NOTES = _of("break"), _of("risk"), _of("note")
 
 
 @check(
@@ -21,7 +23,11 @@ _T = TypeVar("_T")
     stage=Stage.START,
     reference="libvirt NEWS 11.10.0, 10.2.0; QEMU 10.0, 8.2",
     remedy="Update the target, or shut the guest down and start it there.",
-    covers=("12.3/qemu", "failure 2", "false alarm 5"),
+    covers=(
+        "12.3/qemu",
+        "failure 2",
+        "false alarm 5",
+    ),
 )
 def no_known_break(
     cpu: GuestCpu,
@@ -38,72 +44,82 @@ def no_known_break(
     changed one, and refuses it on arrival; the guest goes on running on the source. Where only the vendor could say
     whether its build has the repair, and it supports the way, it is taken to have it.
     """
-    yield from _found(_BLOCKING, _running(cpu, machine), _side(source), _side(libvirt, qemu, system), (here, system))
+    guest = _running(cpu, machine)
+    if machine.arch not in X86:
+        raise NotApplicable("the known breaks are about x86 CPUs")
+    if cpu.definition is None:
+        raise NotApplicable("the guest names no CPU, and libvirt compares none")
+    yield from _found(_BREAKS, guest, HostView(source, system=here), HostView(libvirt, qemu, system=system))
 
 
 @check(
     severity=Severity.MEDIUM,
     stage=Stage.START,
-    reference="libvirt NEWS 10.2.0, 10.5.0",
-    remedy="Update libvirt on the target, or try the way with a guest that may fail.",
-    covers=("12.3/qemu", "failure 3"),
+    reference="libvirt NEWS 10.2.0, 10.5.0; Linux 5.17, 6.2, 6.6; QEMU 4.1, 8.2",
+    remedy="Update the target, or try the way with a guest that may fail.",
+    covers=("12.3/qemu", "12.3/kernel", "failure 3", "failure 7", "failure 23", "failure 27"),
 )
 def no_known_risk(
     cpu: GuestCpu,
     machine: GuestMachine,
-    source: Source[Libvirt],
-    libvirt: Target[Libvirt],
+    offloads: GuestOffloads,
+    libvirt_here: Source[Libvirt],
+    libvirt_there: Target[Libvirt],
+    qemu_here: Source[Qemu],
+    kernel_here: Source[Kernel],
+    kernel_there: Target[Kernel],
+    processor: Source[Processor],
     here: Source[OsRelease],
-    system: Target[OsRelease],
+    there: Target[OsRelease],
 ) -> Iterator[Finding]:
-    """The versions of libvirt have no known fault that may refuse the guest although its CPU fits.
+    """The versions of libvirt, QEMU and kernel have no known fault that may refuse or harm the guest.
 
-    Whether such a fault bites depends on details that cannot be read from outside. A refused guest goes on running on
-    the source. Where the vendor supports the way, its builds are taken to have the repair.
+    Whether such a fault bites depends on what cannot be read from outside: what a driver in the guest made use of,
+    which QEMU the guest was started in. Where the vendor supports the way, its builds are taken to have the repair.
     """
-    yield from _found(_RISKS, _running(cpu, machine), _side(source), _side(libvirt, None, system), (here, system))
+    source = HostView(libvirt_here, qemu_here, kernel_here, here, processor)
+    target = HostView(libvirt_there, kernel=kernel_there, system=there)
+    yield from _found(_RISKS, _running(cpu, machine, offloads), source, target)
 
 
-def _found(
-    breaks: tuple[Break, ...], guest: RunningCpu, source: Side, target: Side, way: tuple[OsRelease, OsRelease]
+@check(
+    severity=Severity.LOW,
+    stage=Stage.AFTER,
+    reference="Linux admin guide, hw-vuln; QEMU 5.1",
+    covers=("failure 5", "failure 23"),
+)
+def no_known_trap(
+    cpu: GuestCpu,
+    machine: GuestMachine,
+    kernel: Source[Kernel],
+    arguments: Source[KernelArguments],
+    system: Source[OsRelease],
 ) -> Iterator[Finding]:
+    """Nothing is known that will keep the guest from moving one day, or harm what runs inside it.
+
+    It stands in nobody's way today. Whoever knows of it can plan a restart before it does.
+    """
+    source = HostView(kernel=kernel, system=system, arguments=arguments)
+    yield from _found(_NOTES, _running(cpu, machine), source, HostView())
+
+
+def _running(cpu: GuestCpu, machine: GuestMachine, offloads: GuestOffloads | None = None) -> GuestView:
+    if not cpu.active:
+        raise NotApplicable("the guest is shut off: its CPU is made up when it starts")
+    return GuestView(cpu, machine, offloads)
+
+
+def _found(advisories: Iterable[Advisory], guest: GuestView, source: HostView, target: HostView) -> Iterator[Finding]:
     try:
-        found = known_breaks(source, target, guest, breaks)
-    except Undecided as doubt:
-        if doubt.part == "system" and target.systems and support_path(*way).status == "supported":
+        found = advisories_for(source, target, guest, advisories)
+    except VendorsRepair as doubt:
+        assert source.system is not None, "every check asks for it"
+        # A note is about the source alone, and nothing to be in doubt about.
+        if target.system is None or support_path(source.system, target.system).status == "supported":
             raise NotApplicable(
                 "only the vendor knows whether its build is repaired, and it supports the way"
             ) from doubt
-        raise Unavailable(_PROBES[doubt.part], doubt.reason) from doubt
-    versions = ((name, version) for name, version in (("libvirt", target.libvirt), ("QEMU", target.qemu)) if version)
-    has = ", ".join(f"{name} {'.'.join(map(str, version))}" for name, version in versions)
+        raise
     for one in found:
-        yield Finding(
-            f"{one.repair} or later on the target", has, f"{one.title}. libvirt says: {one.symptom} ({one.reference})."
-        )
-
-
-def _running(cpu: GuestCpu, machine: GuestMachine) -> RunningCpu:
-    if not cpu.active:
-        raise NotApplicable("the guest is shut off: its CPU is made up when it starts")
-    if machine.arch not in X86:
-        raise NotApplicable("the known breaks are about x86 CPUs")
-    if cpu.definition is None:
-        raise NotApplicable("the guest names no CPU, and libvirt compares none")
-    return RunningCpu(cpu.definition, machine.virttype)
-
-
-def _side(libvirt: Libvirt, qemu: Qemu | None = None, system: OsRelease | None = None) -> Side:
-    """What is known of one end. A fact that cannot be had matters only where a break depends on it."""
-    return Side(
-        libvirt=_told(lambda: libvirt.daemon),
-        qemu=None if qemu is None else _told(lambda: qemu.version),
-        systems=None if system is None else _told(lambda: frozenset({system.id, *system.id_like})),
-    )
-
-
-def _told(read: Callable[[], _T]) -> _T | None:
-    try:
-        return read()
-    except Unavailable:
-        return None
+        because = f"{one.title[:1].upper()}{one.title[1:]}. How it shows: {one.symptom} ({one.reference})."
+        yield Finding(one.repair, one.found(source, target), because, one.remedy)

@@ -1,6 +1,7 @@
 """CPUs: can the target give a guest the CPU that it runs with?"""
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from audit.check import (
     Blocks,
@@ -18,6 +19,9 @@ from audit.facts.cpu_fit import PASSTHROUGH, CpuDefinition, gap, migratable, pas
 from audit.facts.cpu_map import CpuMapFiles
 from audit.facts.guest import GuestCpu, GuestMachine
 from audit.facts.host_models import DomainCapabilities, HostModels, Refusal, Request
+from audit.facts.versions import Libvirt
+from audit.known import Ends
+from checks._lacking import lacking
 
 _TSC_TOLERANCE_PPM = 250
 _RESTART = "Give the guest the cluster's baseline CPU with virsh edit, then shut it down and start it again."
@@ -94,8 +98,10 @@ def host_model_fits(
     source: Source[HostModels],
     target: Target[HostModels],
     names: Target[CpuMapFiles],
-    here: Source[HostCpu],
-    there: Target[HostCpu],
+    here: Source[CpuIdentity],
+    there: Target[CpuIdentity],
+    libvirt_here: Source[Libvirt],
+    libvirt_there: Target[Libvirt],
 ) -> Iterator[Finding]:
     """The target can give a guest the source's host-model CPU.
 
@@ -106,11 +112,14 @@ def host_model_fits(
         raise NotApplicable("the architectures differ")
     if offered.host_model is None:
         raise NotApplicable(f"there is no host-model for {offered.arch}")
-    lacking = gap(migratable(offered.host_model), offered.arch, wanted, names)
-    if lacking:
-        same = here.signature is not None and here.signature == there.signature
-        because = "The processors are the same: kernel, microcode, QEMU or libvirt make the difference." if same else ""
-        yield Finding(f"all of {offered.host_model.model} as the source has it", str(lacking), because)
+    lacks = gap(migratable(offered.host_model), offered.arch, wanted, names)
+    if lacks:
+        finding = lacking(
+            f"all of {offered.host_model.model} as the source has it",
+            lacks,
+            Ends(here, there, libvirt_here, libvirt_there),
+        )
+        yield replace(finding, remedy="")  # a fitted remedy is a guest's; a baseline is the hosts'
 
 
 def _kvm(models: HostModels) -> DomainCapabilities:
@@ -161,10 +170,20 @@ def same_processor_without_models(
         "false alarm 1",
         "false alarm 5",
         "false alarm 10",
+        "failure 16",
+        "failure 17",
+        "failure 20",
     ),
 )
 def guest_cpu_fits(
-    cpu: GuestCpu, machine: GuestMachine, target: Target[HostModels], names: Target[CpuMapFiles]
+    cpu: GuestCpu,
+    machine: GuestMachine,
+    target: Target[HostModels],
+    names: Target[CpuMapFiles],
+    here: Source[CpuIdentity],
+    there: Target[CpuIdentity],
+    libvirt_here: Source[Libvirt],
+    libvirt_there: Target[Libvirt],
 ) -> Iterator[Finding]:
     """The target can give the guest the CPU that it runs with.
 
@@ -174,9 +193,10 @@ def guest_cpu_fits(
     definition = _named(cpu, machine)
     if definition.check != "full":
         raise NotApplicable("libvirt did not compare the CPU with what QEMU gave")
-    lacking = gap(definition, machine.arch, _offer(target, machine), names, inactive=cpu.inactive)
-    if lacking:
-        yield Finding(f"all of the guest's {definition.model}", str(lacking))
+    lacks = gap(definition, machine.arch, _offer(target, machine), names, inactive=cpu.inactive)
+    if lacks:
+        ends = Ends(here, there, libvirt_here, libvirt_there) if machine.virttype == "kvm" else None
+        yield lacking(f"all of the guest's {definition.model}", lacks, ends, definition.model)
 
 
 @check(
@@ -193,6 +213,10 @@ def unchecked_cpu_fits(
     own: Source[HostModels],
     target: Target[HostModels],
     names: Target[CpuMapFiles],
+    here: Source[CpuIdentity],
+    there: Target[CpuIdentity],
+    libvirt_here: Source[Libvirt],
+    libvirt_there: Target[Libvirt],
 ) -> Iterator[Finding]:
     """The target can give all that the guest's host gave it of an unchecked CPU.
 
@@ -203,9 +227,10 @@ def unchecked_cpu_fits(
     if definition.check == "full":
         raise NotApplicable("libvirt compares the CPU")
     given = _offer(own, machine).host_model
-    lacking = gap(definition, machine.arch, _offer(target, machine), names, inactive=cpu.inactive, own=given)
-    if lacking:
-        yield Finding(f"all that the source gives of {definition.model}", str(lacking))
+    lacks = gap(definition, machine.arch, _offer(target, machine), names, inactive=cpu.inactive, own=given)
+    if lacks:
+        ends = Ends(here, there, libvirt_here, libvirt_there) if machine.virttype == "kvm" else None
+        yield lacking(f"all that the source gives of {definition.model}", lacks, ends, definition.model)
 
 
 def _named(cpu: GuestCpu, machine: GuestMachine) -> CpuDefinition:
@@ -260,9 +285,9 @@ def passthrough_provable(
         return
     given = _offer(own, machine).host_model
     if given is not None:
-        lacking = gap(passed_through(definition, given), machine.arch, _offer(target, machine), names)
-        if lacking:
-            yield Finding(f"all that the source gives to {definition.mode} guests", str(lacking))
+        lacks = gap(passed_through(definition, given), machine.arch, _offer(target, machine), names)
+        if lacks:
+            yield Finding(f"all that the source gives to {definition.mode} guests", str(lacks))
             return
     unequal = here.differences(there) if kvm else here.software_differences(there)
     if unequal:

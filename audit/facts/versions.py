@@ -133,6 +133,17 @@ class Kernel(HostFact):
         except ValueError as error:
             raise Unavailable(KERNEL, f"not a kernel version: {visible(self.release, 60)}") from error
 
+    @property
+    def numbers(self) -> Version:
+        """The first three numbers. Raises `Unavailable`.
+
+        The third is the stable release only where the distribution says so: Debian 12, Ubuntu and Red Hat leave a 0.
+        """
+        found = re.match(r"(\d{1,4})\.(\d{1,4})(?:\.(\d{1,4}))?(?!\d)", self.release, re.ASCII)
+        if not found:
+            raise Unavailable(KERNEL, f"not a kernel version: {visible(self.release, 60)}")
+        return Version(*(int(number or 0) for number in found.groups()))
+
 
 @dataclass(frozen=True, slots=True)
 class KernelArguments(HostFact):

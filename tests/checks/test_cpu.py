@@ -4,11 +4,12 @@ import pytest
 
 from audit.check import NotApplicable, Unavailable
 from audit.cpu import CpuDefinition, CpuFeature, CpuSignature, Hypervisor, HypervisorModel, MaxPhysAddr
-from audit.facts.cpu import CpuIdentity, HostCpu, Microcode, Processor, Smt, Vulnerabilities
+from audit.facts.cpu import CPUINFO, CpuIdentity, HostCpu, Microcode, Processor, Smt, Vulnerabilities
 from audit.facts.cpu_map import CpuMapFiles
 from audit.facts.guest import GuestCpu, GuestMachine
 from audit.facts.host_models import DomainCapabilities, HostModels, Refusal, Request
-from audit.facts.versions import Version
+from audit.facts.versions import Libvirt, Version
+from audit.judge import Missing
 from checks import cpu as checks
 
 INTEL = HostCpu("x86_64", "Westmere", "Intel", CpuSignature(6, 85, 7), frozenset(), 1, 2_400_000_000, False, 46)
@@ -16,6 +17,9 @@ AMD = replace(INTEL, vendor="AMD", signature=CpuSignature(25, 1, 1))
 ARM = replace(INTEL, arch="aarch64", vendor=None, signature=None)
 PROCESSOR = Processor("Intel family 6 model 85 stepping 7", "Xeon", "Intel", None, frozenset({"nonstop_tsc"}), 46, 8)
 IDENTITY = CpuIdentity("Intel family 6", "Intel family 6 model 85 stepping 7", (7,), "5.14.0-427", Version(8, 2))
+V10 = Libvirt(Version(10), Version(10))
+SAME = (IDENTITY, IDENTITY, V10, V10)
+APART = (IDENTITY, replace(IDENTITY, processor="Intel family 6 model 106 stepping 6"), V10, V10)
 NAMES = CpuMapFiles("ab", frozenset({"vmx", "aes", "hle"}), frozenset({"Westmere", "qemu64", "SandyBridge"}))
 Q35 = GuestMachine("kvm", "x86_64", "pc-q35-8.2", None, None, None, None)
 TCG = replace(Q35, virttype="qemu")
@@ -42,6 +46,7 @@ def models(*host_models, virttype="kvm", refused="", arch="x86_64"):
     return HostModels(natives, (), frozenset({"/usr/bin/qemu"}), refusals, ())
 
 
+KNOW_ALL = replace(NAMES, features=NAMES.features | {"umip"})
 NO_KVM = models(refused="kvm")
 UNREAD = HostModels((), (), frozenset(), (), ((Request("kvm", "", ""), "no permission"),))
 
@@ -73,23 +78,24 @@ def test_same_architecture_and_vendor():
 
 def test_host_model_fits():
     rich, poor = models(cpu("Westmere", "vmx invtsc")), models(cpu("Westmere"))
-    assert not run(checks.host_model_fits, poor, rich, NAMES, INTEL, INTEL)
-    assert not run(checks.host_model_fits, rich, rich, NAMES, INTEL, INTEL)
-    [finding] = run(checks.host_model_fits, rich, poor, NAMES, INTEL, INTEL)
+    assert not run(checks.host_model_fits, poor, rich, NAMES, *SAME)
+    assert not run(checks.host_model_fits, rich, rich, NAMES, *SAME)
+    [finding] = run(checks.host_model_fits, rich, poor, NAMES, *SAME)
     assert finding.actual == "lacks vmx", "invtsc is not among what a host-model guest gets"
-    assert "same" in finding.because
-    [finding] = run(checks.host_model_fits, rich, poor, NAMES, INTEL, AMD)
-    assert not finding.because
+    assert "The processors are the same" in finding.because
+    assert not finding.remedy, "the check's own is about the hosts"
+    [finding] = run(checks.host_model_fits, rich, poor, NAMES, *APART)
+    assert "same" not in finding.because
 
 
 def test_host_model_needs_kvm_and_an_answer():
     some = models(cpu())
     for source, target in ((NO_KVM, some), (some, NO_KVM), (models(None, arch="aarch64"), some)):
         with pytest.raises(NotApplicable):
-            run(checks.host_model_fits, source, target, NAMES, INTEL, INTEL)
+            run(checks.host_model_fits, source, target, NAMES, *SAME)
     for source, target in ((UNREAD, some), (some, UNREAD)):
         with pytest.raises(Unavailable, match="no permission"):
-            run(checks.host_model_fits, source, target, NAMES, INTEL, INTEL)
+            run(checks.host_model_fits, source, target, NAMES, *SAME)
 
 
 def test_same_processor_without_models():
@@ -102,20 +108,46 @@ def test_same_processor_without_models():
 
 def test_guest_cpu_fits():
     mine = guest(cpu("Westmere", "vmx"))
-    assert not run(checks.guest_cpu_fits, mine, Q35, models(cpu("Westmere", "vmx")), NAMES)
-    [finding] = run(checks.guest_cpu_fits, mine, Q35, models(cpu("Westmere")), NAMES)
+    assert not run(checks.guest_cpu_fits, mine, Q35, models(cpu("Westmere", "vmx")), NAMES, *APART)
+    [finding] = run(checks.guest_cpu_fits, mine, Q35, models(cpu("Westmere")), NAMES, *APART)
     assert finding.actual == "lacks vmx"
-    [finding] = run(checks.guest_cpu_fits, guest(cpu("SapphireRapids")), Q35, models(cpu()), NAMES)
+    [finding] = run(checks.guest_cpu_fits, guest(cpu("SapphireRapids")), Q35, models(cpu()), NAMES, *APART)
     assert "SapphireRapids" in finding.actual
+
+
+def test_why_features_are_missing_is_told_with_a_fitted_remedy():
+    [finding] = run(checks.guest_cpu_fits, guest(cpu("Westmere", "vmx")), Q35, models(cpu()), NAMES, *APART)
+    assert "hypervisors themselves" in finding.because
+    assert "<feature policy='disable' name='vmx'/>" in finding.remedy
+    updated = (IDENTITY, replace(IDENTITY, kernel="5.14.0-503"), V10, V10)
+    [finding] = run(checks.guest_cpu_fits, guest(cpu("Westmere", "umip")), Q35, models(cpu()), KNOW_ALL, *updated)
+    assert "kernel 5.14.0-427 → 5.14.0-503" in finding.because
+    assert not finding.remedy, "the check's own"
+    [finding] = run(checks.guest_cpu_fits, guest(cpu("Westmere", "vmx unheard-of")), Q35, models(cpu()), NAMES, *APART)
+    assert not finding.remedy, "a name that libvirt does not know is not helped by it"
+
+
+def test_missing_features_are_found_even_if_nothing_tells_why():
+    gone = Missing(Unavailable(CPUINFO, "gone"))
+    subject, there = guest(cpu("Westmere", "vmx")), models(cpu())
+    [finding] = run(checks.guest_cpu_fits, subject, Q35, there, NAMES, gone, gone, gone, gone)
+    assert (finding.actual, finding.because) == ("lacks vmx", "")
+
+
+def test_a_model_that_the_target_calls_unusable():
+    """A baseline that an upgraded host can give no more: libvirt says usable='no', and its host-model lacks it."""
+    upgraded = models(cpu("Westmere", features=(CpuFeature("aes", "disable"),)))
+    [finding] = run(checks.guest_cpu_fits, guest(cpu("Westmere")), Q35, upgraded, NAMES, *SAME)
+    assert finding.actual == "lacks aes"
 
 
 def test_a_guest_is_judged_by_its_own_virttype():
     emulated = models(cpu("Westmere", "vmx"), virttype="qemu", refused="kvm")
-    assert not run(checks.guest_cpu_fits, guest(cpu("Westmere", "vmx")), TCG, emulated, NAMES)
+    assert not run(checks.guest_cpu_fits, guest(cpu("Westmere", "vmx")), TCG, emulated, NAMES, *APART)
     with pytest.raises(NotApplicable, match="no accel"):
-        run(checks.guest_cpu_fits, guest(cpu("Westmere", "vmx")), Q35, emulated, NAMES)
+        run(checks.guest_cpu_fits, guest(cpu("Westmere", "vmx")), Q35, emulated, NAMES, *APART)
     with pytest.raises(Unavailable):
-        run(checks.guest_cpu_fits, guest(cpu()), Q35, UNREAD, NAMES)
+        run(checks.guest_cpu_fits, guest(cpu()), Q35, UNREAD, NAMES, *APART)
 
 
 @pytest.mark.parametrize(
@@ -129,18 +161,18 @@ def test_a_guest_is_judged_by_its_own_virttype():
 )
 def test_guest_cpu_fits_is_about_checked_cpus_of_running_guests(subject):
     with pytest.raises(NotApplicable):
-        run(checks.guest_cpu_fits, subject, Q35, models(cpu()), NAMES)
+        run(checks.guest_cpu_fits, subject, Q35, models(cpu()), NAMES, *APART)
 
 
 def test_unchecked_cpu_fits():
     intel, amd = models(cpu("Westmere"), virttype="qemu"), models(cpu("Westmere", "svm"), virttype="qemu")
     for subject in (guest(cpu("qemu64", check="none")), guest(None)):
-        assert not run(checks.unchecked_cpu_fits, subject, TCG, intel, intel, NAMES)
-        assert not run(checks.unchecked_cpu_fits, subject, TCG, intel, amd, NAMES)
-        [finding] = run(checks.unchecked_cpu_fits, subject, TCG, amd, intel, NAMES)
+        assert not run(checks.unchecked_cpu_fits, subject, TCG, intel, intel, NAMES, *APART)
+        assert not run(checks.unchecked_cpu_fits, subject, TCG, intel, amd, NAMES, *APART)
+        [finding] = run(checks.unchecked_cpu_fits, subject, TCG, amd, intel, NAMES, *APART)
         assert finding.actual == "lacks svm"
     with pytest.raises(NotApplicable):
-        run(checks.unchecked_cpu_fits, guest(cpu()), TCG, intel, intel, NAMES)
+        run(checks.unchecked_cpu_fits, guest(cpu()), TCG, intel, intel, NAMES, *APART)
 
 
 def passthrough(here=IDENTITY, there=IDENTITY, own="vmx", target="vmx", machine=Q35, mode="host-passthrough"):

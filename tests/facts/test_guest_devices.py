@@ -1,6 +1,10 @@
 """Devices that the target must offer."""
 
+import pytest
+
+from audit.facts.base import Unavailable
 from audit.facts.guest_devices import GuestDevices
+from audit.facts.guest_offloads import GuestOffloads
 
 DOMAIN = "<domain><name>g</name><devices>{}</devices></domain>"
 
@@ -14,3 +18,28 @@ def test_video_models_and_the_tpms(guest_source):
     assert (devices.videos, devices.tpm, devices.tpm_model) == (("qxl", "virtio"), "emulator", "tpm-crb")
     plain = GuestDevices.parse(guest_source(DOMAIN.format("")))
     assert (plain.videos, plain.tpm, plain.tpm_model) == ((), None, None)
+
+
+@pytest.mark.parametrize(
+    ("kind", "model", "from_kernel"),
+    [
+        ("bridge", "virtio", True),
+        ("network", "virtio-non-transitional", True),
+        ("direct", "virtio", True),
+        ("bridge", "e1000e", False),
+        ("user", "virtio", False),
+        ("vhostuser", "virtio", False),
+        ("hostdev", "virtio", False),
+    ],
+)
+def test_whose_offloads_the_kernel_decides(guest_source, kind, model, from_kernel):
+    nic = f"<interface type='{kind}'><source bridge='br0'/><model type='{model}'/></interface>"
+    assert GuestOffloads.parse(guest_source(DOMAIN.format(nic))) == GuestOffloads(from_kernel)
+    more = DOMAIN.format("<interface type='user'><model type='virtio'/></interface>" + nic)
+    assert GuestOffloads.parse(guest_source(more)) == GuestOffloads(from_kernel)
+
+
+def test_a_guest_without_devices_tells_no_offloads(guest_source):
+    assert GuestOffloads.parse(guest_source(DOMAIN.format(""))) == GuestOffloads(False)
+    with pytest.raises(Unavailable):
+        GuestOffloads.parse(guest_source("<domain><name>g</name></domain>"))

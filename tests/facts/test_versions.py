@@ -80,6 +80,27 @@ def test_kernel(said):
         _ = Kernel("next", "x86_64").version
 
 
+@pytest.mark.parametrize(
+    ("release", "numbers"),
+    [
+        ("6.1.0-18-amd64", (6, 1, 0)),
+        ("6.12.38+deb13-amd64", (6, 12, 38)),
+        ("5.14.0-427.el9.x86_64", (5, 14, 0)),
+        ("6.9-rc3", (6, 9, 0)),
+        ("6.5.13-5-pve", (6, 5, 13)),
+        ("6.10.11.1", (6, 10, 11)),
+    ],
+)
+def test_a_kernels_numbers(release, numbers):
+    assert Kernel(release, "x86_64").numbers == numbers
+
+
+@pytest.mark.parametrize("release", ["next", "6", "6.", "v6.1", "6.123456", "٦.١"])
+def test_no_numbers(release):
+    with pytest.raises(Unavailable, match="not a kernel version"):
+        _ = Kernel(release, "x86_64").numbers
+
+
 def test_kernel_arguments(said):
     text = "BOOT_IMAGE=/vmlinuz root=UUID=1 mitigations=off kvm_intel.nested=0 tsx=on quiet nosmt tscmode=x\n"
     assert KernelArguments.parse(said({CMDLINE.name: text})).cpu_words == {
