@@ -15,7 +15,12 @@ def _by_address(target: OwnAddresses) -> str:
     return f"virsh migrate --migrateuri {shlex.quote(f'tcp://[{address}]' if ':' in address else f'tcp://{address}')} …"
 
 
-@check(severity=Severity.HIGH, stage=Stage.TRANSFER, reference="libvirt qemuMigrationDstPrepareDirect")
+@check(
+    severity=Severity.HIGH,
+    stage=Stage.TRANSFER,
+    reference="libvirt qemuMigrationDstPrepareDirect",
+    covers=("12.6/reachable", "failure 36"),
+)
 def target_resolvable(
     names: Target[OwnNames], conf: Target[QemuConf], own: Target[OwnAddresses], peers: Source[PeerAddresses]
 ) -> Iterator[Finding]:
@@ -60,7 +65,12 @@ def target_resolvable(
         )
 
 
-@check(severity=Severity.HIGH, stage=Stage.TRANSFER, reference="libvirt qemu.conf: migration_address")
+@check(
+    severity=Severity.HIGH,
+    stage=Stage.TRANSFER,
+    reference="libvirt qemu.conf: migration_address",
+    covers=("12.6/reachable", "failure 37"),
+)
 def migration_address_reached(
     names: Target[OwnNames], conf: Target[QemuConf], peers: Source[PeerAddresses]
 ) -> Iterator[Finding]:
