@@ -138,8 +138,8 @@ def test_real_clocks(samples, said):
 
 @pytest.mark.corpus
 def test_real_gics(samples, said):
-    found = {
-        path.name: Gic.parse(said({"cpu.domcaps_kvm": path.read_bytes()})).versions
-        for path in samples("domcapabilities")
-    }
-    assert {frozenset(versions) for versions in found.values() if versions}
+    found = set()
+    for path in samples("domcapabilities"):
+        with contextlib.suppress(Unavailable):  # some are virsh's refusals
+            found.add(Gic.parse(said({"cpu.domcaps_kvm": path.read_bytes()})).versions)
+    assert len(found) > 1
