@@ -8,7 +8,7 @@ from audit.facts.administrator import Administrator
 from audit.facts.guest import GuestState
 from audit.facts.guest_devices import GuestDisks
 from audit.facts.paths import Paths, PathState
-from audit.facts.pools import Pools
+from audit.facts.pools import Pools, disk_path
 from audit.facts.qemu_conf import QemuConf
 from audit.facts.storage import HypervisorUser, Mounts, Place, Selinux, User
 from checks._storage import Unknown
@@ -21,7 +21,6 @@ _BOOLEANS = {"NFS": "virt_use_nfs", "CIFS": "virt_use_samba", "SMB": "virt_use_s
     blocks=Blocks.MIGRATION,
     stage=Stage.START,
     reference="virt_selinux(8)",
-    covers=("12.5/selinux", "failure 60"),
 )
 def selinux_nfs(
     disks: GuestDisks,
@@ -70,7 +69,6 @@ def _labelled(place: Place) -> bool:
     severity=Severity.MEDIUM,
     stage=Stage.START,
     reference="libvirt drvqemu: POSIX users and groups",
-    covers=("failure 46", "failure 51"),
 )
 def permissions(disks: GuestDisks, there: Target[Paths], user: Target[HypervisorUser]) -> Iterator[Finding]:
     """The target's hypervisor user may pass every folder on the way to the guest's images.
@@ -95,7 +93,6 @@ def permissions(disks: GuestDisks, there: Target[Paths], user: Target[Hypervisor
     stage=Stage.START,
     reference="libvirt drvqemu: POSIX users and groups",
     remedy="Give the hypervisor's account the same uid on all hosts",
-    covers=("12.5/uid", "failure 46"),
 )
 def qemu_uid_same(
     source: Source[HypervisorUser],
@@ -136,14 +133,18 @@ def images_open(
     """
     if not guest.active:
         raise NotApplicable("shut off: its images are given to QEMU's user when it starts")
-    unknown = Unknown()
+    unknown: Unavailable | None = None
     for disk in disks.disks:
-        path = unknown.path(disk, pools)
-        state = None if path is None else unknown.known(there.find(path))
-        mount = mounts.of(state, path) if path and state and state.exists else None
-        if path is None or state is None or mount is None or mount.nfs is None or user.user.uid == 0:
+        try:
+            path = disk_path(disk, pools)
+            state = there.at(path) if path else None
+        except Unavailable as why:
+            unknown = why
             continue
-        if _may(state, user.user, write=not disk.readonly):
+        mount = mounts.of(state, path) if path and state and state.exists else None
+        if path is None or state is None or mount is None or mount.nfs is None:
+            continue
+        if user.user.uid == 0 or _may(state, user.user, write=not disk.readonly):
             continue
         file = state.components[-1]
         yield Finding(
@@ -152,7 +153,8 @@ def images_open(
             because=_ownership(conf),
             remedy=f"chown {user.user.uid}:{user.user.gid} {shlex.quote(path)}; or export it with no_root_squash",
         )
-    unknown.end()
+    if unknown:
+        raise unknown
 
 
 def _may(state: PathState, user: User, *, write: bool) -> bool:

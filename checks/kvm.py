@@ -17,7 +17,6 @@ from audit.facts.versions import Bios
     reference="virt-host-validate qemu",
     remedy="virt-host-validate qemu",
     plain_guest=True,
-    covers=("12.4/installed", "12.6/kvm", "12.8/kvm"),
 )
 def virtualization_usable(machines: MachineTypes, kvm: Kvm, processor: Processor) -> Iterator[Finding]:
     """libvirt offers KVM on this host.
@@ -37,7 +36,7 @@ def virtualization_usable(machines: MachineTypes, kvm: Kvm, processor: Processor
     yield Finding(f"KVM for {machines.native_arch}", "not offered", because)
 
 
-@check(severity=Severity.INFO, reference="RHEL 9, nested virtual machines", covers=("failure 23",))
+@check(severity=Severity.INFO, reference="RHEL 9, nested virtual machines")
 def nested_off(kvm: Kvm) -> Iterator[Finding]:
     """Guests on this host cannot be hypervisors themselves.
 
@@ -68,13 +67,7 @@ def vhost_net_present(kvm: Target[Kvm]) -> Iterator[Finding]:
         yield Finding("/dev/vhost-net", "not there")
 
 
-@check(
-    severity=Severity.HIGH,
-    blocks=Blocks.MIGRATION,
-    reference="RHEL 9 §12.6",
-    plain_guest=True,
-    covers=("12.6/kvm", "12.8/kvm"),
-)
+@check(severity=Severity.HIGH, blocks=Blocks.MIGRATION, reference="RHEL 9 §12.6", plain_guest=True)
 def kvm_on_both(source: Source[MachineTypes], target: Target[MachineTypes]) -> Iterator[Finding]:
     """Source and target both run KVM guests.
 
@@ -95,7 +88,6 @@ def kvm_on_both(source: Source[MachineTypes], target: Target[MachineTypes]) -> I
     reference="libvirt: Domain requires KVM, but it is not available",
     remedy="virt-host-validate qemu",
     offline=True,
-    covers=("12.6/kvm",),
 )
 def virttype_available(machine: GuestMachine, target: Target[MachineTypes]) -> Iterator[Finding]:
     """The target runs guests of the guest's virttype and architecture.
@@ -108,9 +100,7 @@ def virttype_available(machine: GuestMachine, target: Target[MachineTypes]) -> I
         yield Finding(f"{machine.virttype} for {machine.arch}", actual)
 
 
-@check(
-    severity=Severity.INFO, reference="RHEL 9, nested virtual machines", covers=("12.3/firmware-settings", "failure 23")
-)
+@check(severity=Severity.INFO, reference="RHEL 9, nested virtual machines")
 def nested_equal(source: Source[Kvm], target: Target[Kvm]) -> Iterator[Finding]:
     """Nested virtualization is on, or off, on both source and target.
 

@@ -15,12 +15,7 @@ def _by_address(target: OwnAddresses) -> str:
     return f"virsh migrate --migrateuri {shlex.quote(f'tcp://[{address}]' if ':' in address else f'tcp://{address}')} …"
 
 
-@check(
-    severity=Severity.HIGH,
-    stage=Stage.TRANSFER,
-    reference="libvirt qemuMigrationDstPrepareDirect",
-    covers=("12.6/reachable", "failure 36"),
-)
+@check(severity=Severity.HIGH, stage=Stage.TRANSFER, reference="libvirt qemuMigrationDstPrepareDirect")
 def target_resolvable(
     names: Target[OwnNames], conf: Target[QemuConf], own: Target[OwnAddresses], peers: Source[PeerAddresses]
 ) -> Iterator[Finding]:
@@ -65,12 +60,7 @@ def target_resolvable(
         )
 
 
-@check(
-    severity=Severity.HIGH,
-    stage=Stage.TRANSFER,
-    reference="libvirt qemu.conf: migration_address",
-    covers=("12.6/reachable", "failure 37"),
-)
+@check(severity=Severity.HIGH, stage=Stage.TRANSFER, reference="libvirt qemu.conf: migration_address")
 def migration_address_reached(
     names: Target[OwnNames], conf: Target[QemuConf], peers: Source[PeerAddresses]
 ) -> Iterator[Finding]:

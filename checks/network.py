@@ -20,7 +20,6 @@ _OWN_NETWORK = {None: "isolated", "none": "isolated", "nat": "NAT", "route": "ro
     blocks=Blocks.MIGRATION,
     stage=Stage.START,
     reference="libvirt 11.3 qemuInterfaceBridgeConnect",
-    covers=("12.6/xml-trouble", "failure 32", "failure 33"),
 )
 def sources_present(nics: GuestNics, links: Target[Links], networks: Target[LibvirtNetworks]) -> Iterator[Finding]:
     """The networks, bridges and devices that the guest's NICs connect to exist on the target and are up.
@@ -88,7 +87,6 @@ def _bridge(nic: Nic, networks: LibvirtNetworks) -> str | None:
     stage=Stage.AFTER,
     reference="libvirt formatdomain: interface mtu",
     remedy="Set the same MTU on the target: ip link set DEVICE mtu N, and in the network configuration",
-    covers=("failure 34", "failure 35"),
 )
 def mtu_same(
     nics: GuestNics,
@@ -114,7 +112,6 @@ def mtu_same(
     reference="RHEL 9 §12.6",
     plain_guest=True,
     remedy="Give the bridges that guests use the same name on all hosts",
-    covers=("12.6/bridge",),
 )
 def common_bridge(
     here: Source[Links],
@@ -146,7 +143,6 @@ def _active(networks: LibvirtNetworks) -> frozenset[str]:
     reference="RHEL 9 §12.6",
     plain_guest=True,
     remedy=_SWITCH,
-    covers=("12.6/bridge",),
 )
 def same_subnet(
     here: Source[Links], our_subnets: Source[Subnets], there: Target[Links], their_subnets: Target[Subnets]
@@ -265,10 +261,10 @@ def not_on_own_network(
     of that name: connections that are open end, and neighbours on the source are out of reach.
     """
     for name in sorted({nic.network for nic in nics.nics if nic.network is not None}):
-        ours, theirs = networks.find(name), their_networks.find(name)
+        ours = networks.find(name)
         if ours is None or ours.forward not in _OWN_NETWORK or ours.bridge is None:
             continue
-        mine = _ipv4(here.of(ours.bridge))
+        theirs, mine = their_networks.find(name), _ipv4(here.of(ours.bridge))
         other = _ipv4(there.of(theirs.bridge)) if theirs and theirs.bridge else frozenset()
         elsewhere = bool(mine and other and not mine & other)
         yield Finding(

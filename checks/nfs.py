@@ -26,7 +26,6 @@ from audit.facts.storage import Mount, Mounts, Nfs, Place, same_file
     stage=Stage.TRANSFER,
     reference="RHEL 9 §12.5",
     remedy="mount -o nolock (NFS 3 only), or keep QEMU's own image locks: do not run one image twice",
-    covers=("12.5/locking",),
 )
 def locking(mounts: Mounts) -> Iterator[Finding]:
     """NFS file locking is not used.
@@ -49,7 +48,6 @@ def locking(mounts: Mounts) -> Iterator[Finding]:
     stage=Stage.TRANSFER,
     reference="nfs(5) local_lock; RHEL 9 §12.5",
     remedy="Mount it with the same options on both hosts",
-    covers=("12.5/locking", "12.5/options", "failure 52"),
 )
 def locking_same(source: Source[Mounts], target: Target[Mounts]) -> Iterator[Finding]:
     """Both hosts keep the locks of a common NFS mount in the same place.
@@ -72,7 +70,6 @@ def locking_same(source: Source[Mounts], target: Target[Mounts]) -> Iterator[Fin
     reference="RHEL 9 §12.5",
     plain_guest=True,
     remedy="Mount the same export at this path on both hosts",
-    covers=("12.5/same-path",),
 )
 def same_export(source: Source[Mounts], target: Target[Mounts]) -> Iterator[Finding]:
     """What is mounted by NFS at the same path comes from the same export.
@@ -96,7 +93,6 @@ def same_export(source: Source[Mounts], target: Target[Mounts]) -> Iterator[Find
     stage=Stage.SAFE,
     reference="RHEL 9 §12.5",
     remedy="Make sure that it is one server: touch a file from one host and look from the other; or mount it alike",
-    covers=("12.5/same-path",),
 )
 def same_server(
     disks: GuestDisks,

@@ -37,7 +37,6 @@ def _start(unit: Unit) -> str:
     stage=Stage.CONNECT,
     reference="RHEL 9 §12.6",
     offline=True,
-    covers=("12.6/socket-ssh", "12.6/socket-tls", "12.6/socket-tcp", "12.8/kvm"),
 )
 def transport_ready(
     daemons: Target[Daemons], sshd: Target[Sshd], listening: Target[Listening], policy: Policy
@@ -84,13 +83,7 @@ def _list(ports: frozenset[int] | set[int]) -> str:
     return " or ".join(map(str, sorted(ports)))
 
 
-@check(
-    severity=Severity.LOW,
-    stage=Stage.CONNECT,
-    reference="RHEL 9 §12.6",
-    offline=True,
-    covers=("12.6/socket-ssh", "12.6/socket-tls", "12.6/socket-tcp"),
-)
+@check(severity=Severity.LOW, stage=Stage.CONNECT, reference="RHEL 9 §12.6", offline=True)
 def enabled_at_boot(daemons: Target[Daemons], policy: Policy) -> Iterator[Finding]:
     """The sockets that migrations need come back after a reboot.
 
@@ -154,7 +147,6 @@ def _faults(files: tuple[Certificate, ...], roles: set[str]) -> Iterator[Finding
     stage=Stage.CONNECT,
     reference="libvirt: TLS certificates; RHEL 9 §12.6",
     offline=True,
-    covers=("failure 40",),
 )
 def tls_certificates(target: Target[TlsCertificates], policy: Policy) -> Iterator[Finding]:
     """The target has the key and valid certificates that qemu+tls needs.
@@ -167,13 +159,7 @@ def tls_certificates(target: Target[TlsCertificates], policy: Policy) -> Iterato
     yield from _faults(target.files, {"ca", "server", "key"})
 
 
-@check(
-    severity=Severity.MEDIUM,
-    stage=Stage.CONNECT,
-    reference="libvirt: TLS certificates",
-    offline=True,
-    covers=("failure 40",),
-)
+@check(severity=Severity.MEDIUM, stage=Stage.CONNECT, reference="libvirt: TLS certificates", offline=True)
 def tls_client_certificates(source: Source[TlsCertificates], policy: Policy) -> Iterator[Finding]:
     """The source has the certificates with which it introduces itself over qemu+tls.
 
@@ -185,13 +171,7 @@ def tls_client_certificates(source: Source[TlsCertificates], policy: Policy) -> 
     yield from _faults(source.files, {"ca", "client"})
 
 
-@check(
-    severity=Severity.MEDIUM,
-    stage=Stage.CONNECT,
-    reference="libvirt: TLS certificates",
-    offline=True,
-    covers=("failure 40",),
-)
+@check(severity=Severity.MEDIUM, stage=Stage.CONNECT, reference="libvirt: TLS certificates", offline=True)
 def tls_certificates_last(host: TlsCertificates, policy: Policy) -> Iterator[Finding]:
     """TLS certificates do not expire while this report is valid."""
     if policy.transport != "tls":
@@ -206,12 +186,7 @@ def tls_certificates_last(host: TlsCertificates, policy: Policy) -> Iterator[Fin
             yield Finding(f"{file.path} is valid for {policy.validity_days} days", f"it ends {file.not_after}")
 
 
-@check(
-    severity=Severity.HIGH,
-    stage=Stage.CONNECT,
-    reference="libvirt qemu.conf: migrate_tls_force",
-    covers=("failure 41",),
-)
+@check(severity=Severity.HIGH, stage=Stage.CONNECT, reference="libvirt qemu.conf: migrate_tls_force")
 def migrate_tls_force(conf: QemuConf) -> Iterator[Finding]:
     """qemu.conf does not insist on `--tls`.
 
@@ -250,7 +225,6 @@ def same_lock_manager(source: Source[QemuConf], target: Target[QemuConf]) -> Ite
     stage=Stage.START,
     reference="libvirt virSecurityManagerCheckModel",
     remedy="Turn the security driver on there, in the kernel and in /etc/libvirt/qemu.conf; restart libvirt's daemon.",
-    covers=("failure 62",),
 )
 def security_driver_present(guest: GuestLabels, target: Target[SecurityDrivers]) -> Iterator[Finding]:
     """The target's libvirt has the security driver that the guest's label is of.
