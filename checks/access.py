@@ -1,12 +1,16 @@
 """Whether QEMU on the target may open the guest's images: SELinux, permissions, the user that it runs as."""
 
+import shlex
 from collections.abc import Iterable, Iterator
 
-from audit.check import Blocks, Finding, NotApplicable, Severity, Source, Stage, Target, check
+from audit.check import Blocks, Finding, NotApplicable, Severity, Source, Stage, Target, Unavailable, check
+from audit.facts.administrator import Administrator
+from audit.facts.guest import GuestState
 from audit.facts.guest_devices import GuestDisks
-from audit.facts.paths import Paths
-from audit.facts.pools import Pools
-from audit.facts.storage import HypervisorUser, Mounts, Place, Selinux
+from audit.facts.paths import Paths, PathState
+from audit.facts.pools import Pools, disk_path
+from audit.facts.qemu_conf import QemuConf
+from audit.facts.storage import HypervisorUser, Mounts, Place, Selinux, User
 from checks._storage import Unknown
 
 _BOOLEANS = {"NFS": "virt_use_nfs", "CIFS": "virt_use_samba", "SMB": "virt_use_samba", "SMB2": "virt_use_samba"}
@@ -108,3 +112,84 @@ def qemu_uid_same(
     ours, theirs = source.user, target.user
     if common and ours.uid != 0 and theirs.uid != 0 and ours.uid != theirs.uid:
         yield Finding(expected=f"{ours.name} {ours.uid} on both", actual=f"{theirs.name} {theirs.uid}")
+
+
+@check(
+    severity=Severity.MEDIUM,
+    stage=Stage.START,
+    reference="libvirt drvqemu: POSIX users and groups; RHEL 9 §12.5",
+    covers=("12.5/root-squash", "12.5/uid", "failure 46", "failure 51"),
+)
+def images_open(
+    guest: GuestState,
+    disks: GuestDisks,
+    pools: Target[Pools],
+    there: Target[Paths],
+    mounts: Target[Mounts],
+    user: Target[HypervisorUser],
+    conf: Target[QemuConf],
+) -> Iterator[Finding]:
+    """The target's hypervisor user may open the guest's images on NFS as they are.
+
+    libvirt gives images to that user, but on NFS it can only where the server lets root be root and
+    `dynamic_ownership` is on. What the mode allows needs neither. Access lists may allow more than the mode shows.
+    """
+    if not guest.active:
+        raise NotApplicable("shut off: its images are given to QEMU's user when it starts")
+    unknown: Unavailable | None = None
+    for disk in disks.disks:
+        try:
+            path = disk_path(disk, pools)
+            state = there.at(path) if path else None
+        except Unavailable as why:
+            unknown = why
+            continue
+        mount = mounts.of(state, path) if path and state and state.exists else None
+        if path is None or state is None or mount is None or mount.nfs is None:
+            continue
+        if user.user.uid == 0 or _may(state, user.user, write=not disk.readonly):
+            continue
+        file = state.components[-1]
+        yield Finding(
+            expected=f"{path} open to {user.user.name} ({user.user.uid}:{user.user.gid})",
+            actual=f"{file.mode:04o} {file.uid}:{file.gid}",
+            because=_ownership(conf),
+            remedy=f"chown {user.user.uid}:{user.user.gid} {shlex.quote(path)}; or export it with no_root_squash",
+        )
+    if unknown:
+        raise unknown
+
+
+def _may(state: PathState, user: User, *, write: bool) -> bool:
+    file = state.components[-1]
+    shift = 6 if file.uid == user.uid else 3 if file.gid in user.groups | {user.gid} else 0
+    wanted = 6 if write else 4
+    return file.mode >> shift & wanted == wanted
+
+
+def _ownership(conf: QemuConf) -> str:
+    try:
+        changes = conf.dynamic_ownership
+    except Unavailable:
+        return "libvirt can change that only with dynamic_ownership, and where the server does not squash root."
+    if changes:
+        return "libvirt will try to change that, which a server that squashes root refuses: Permission denied."
+    return "dynamic_ownership = 0: libvirt will not change that. Could not open: Permission denied."
+
+
+@check(
+    severity=Severity.LOW,
+    stage=Stage.CONNECT,
+    reference="RHEL 9 §12.4",
+    remedy="Allow the audit's login to become root with sudo, without a password; or audit as root",
+    covers=("12.4/access",),
+)
+def administrator(login: Administrator) -> Iterator[Finding]:
+    """The audit had administrator's access to the host.
+
+    Moving guests needs it (root, or the group libvirt for libvirt's own part), and much of what decides about it is
+    only shown to root: what could not be read is unknown in this report.
+    """
+    if not login.root:
+        member = "libvirt" in login.groups
+        yield Finding("root, or sudo without a password", f"{login.user}{', in group libvirt' if member else ''}")

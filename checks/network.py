@@ -4,10 +4,15 @@ import ipaddress
 import shlex
 from collections.abc import Iterator
 
-from audit.check import Blocks, Finding, NotApplicable, Policy, Severity, Source, Stage, Target, check
+from audit.check import Blocks, Finding, NotApplicable, Policy, Severity, Source, Stage, Target, Unavailable, check
 from audit.facts.guest import GuestMemory
 from audit.facts.guest_devices import GuestNics, Nic
+from audit.facts.layer2 import GuestVlans, Segments, Stations, contradiction, proof
 from audit.facts.network import LibvirtNetwork, LibvirtNetworks, Links, Subnets, WayOut
+
+_SWITCH = "Check the switch ports: the same networks, untagged and tagged, on both hosts"
+_OWN_NETWORK = {None: "isolated", "none": "isolated", "nat": "NAT", "route": "routed", "open": "routed"}
+"""Networks that libvirt makes on each host for itself, by their `<forward mode=>`."""
 
 
 @check(
@@ -140,7 +145,7 @@ def _active(networks: LibvirtNetworks) -> frozenset[str]:
     stage=Stage.AFTER,
     reference="RHEL 9 §12.6",
     plain_guest=True,
-    remedy="Check the switch ports: the same networks, untagged and tagged, on both hosts",
+    remedy=_SWITCH,
     covers=("12.6/bridge", "failure 35"),
 )
 def same_subnet(
@@ -160,6 +165,148 @@ def same_subnet(
 
 def _ipv4(subnets: frozenset[str]) -> frozenset[str]:
     return frozenset(subnet for subnet in subnets if ipaddress.ip_network(subnet).version == 4)
+
+
+@check(
+    severity=Severity.MEDIUM,
+    stage=Stage.AFTER,
+    reference="RHEL 9 §12.6",
+    remedy=_SWITCH,
+    covers=("12.6/bridge", "failure 35"),
+)
+def same_network(
+    nics: GuestNics,
+    our_networks: Source[LibvirtNetworks],
+    here: Source[Segments],
+    their_networks: Target[LibvirtNetworks],
+    there: Target[Segments],
+    ours: Source[Stations],
+    theirs: Target[Stations],
+) -> Iterator[Finding]:
+    """Nothing speaks against the guest's bridges leading to the same networks on the target as here.
+
+    A name is no proof. Other VLANs below a bridge, or a gateway with the same address and other hardware, mean that
+    the guest would arrive in somebody else's network, unless a common neighbour or guest proves that it is the same.
+    """
+    for nic in dict.fromkeys(nics.nics):
+        our_name, their_name = _bridge(nic, our_networks), _bridge(nic, their_networks)
+        segment = here.find(our_name) if our_name else None
+        other = there.find(their_name) if their_name else None
+        against = contradiction(segment, other) if segment and other else None
+        if segment is None or other is None or against is None or proof(segment, other, ours, theirs):
+            continue
+        yield Finding(
+            expected=f"{other.device} on the target to lead where {segment.device} leads here ({against.here})",
+            actual=against.there,
+            because="The guest would be cut off, or in another network.",
+        )
+
+
+@check(
+    severity=Severity.INFO,
+    stage=Stage.AFTER,
+    reference="RHEL 9 §12.6",
+    remedy="ping a guest of one host from a guest of the other on that bridge, and collect again",
+    covers=("12.6/bridge",),
+)
+def same_network_proved(
+    here: Source[Links],
+    our_segments: Source[Segments],
+    ours: Source[Stations],
+    there: Target[Links],
+    their_segments: Target[Segments],
+    theirs: Target[Stations],
+) -> Iterator[Finding]:
+    """Bridges of the same name that guests use are proved to be on one network.
+
+    By a neighbour that both hosts see with the same hardware address, or by a guest of one host that the other hears.
+    What is not proved is not wrong: hosts without an address on a bridge, or quiet guests, leave no trace.
+    """
+    used = {link.master for link in (*here.links, *there.links) if link.kind == "tun"}
+    names = sorted(here.bridges & there.bridges & used)
+    if not names:
+        raise NotApplicable("no guest is on a bridge that both hosts have")
+    pairs = [(name, our_segments.find(name), their_segments.find(name)) for name in names]
+    found = {name: proof(one, other, ours, theirs) if one and other else "" for name, one, other in pairs}
+    if open_ones := [name for name in names if not found[name]]:
+        for unread in (ours.unread, theirs.unread):
+            if unread:
+                raise Unavailable(Stations.probes[0], unread)
+        proved = "; ".join(f"{name} is proved by {found[name]}" for name in names if found[name])
+        against = {name: contradiction(one, other) for name, one, other in pairs if one and other}
+        yield Finding(
+            expected="each bridge of the same name proved to be on one network",
+            actual="; ".join(
+                f"{name}: {f'{why.here} here, {why.there} on the target' if why else 'not contradicted, not proved'}"
+                for name in open_ones
+                for why in [against.get(name)]
+            ),
+            because=proved,
+        )
+
+
+@check(
+    severity=Severity.MEDIUM,
+    stage=Stage.AFTER,
+    reference="libvirt formatnetwork: forward",
+    remedy="Connect the guest to a bridge that leads to a network of both hosts",
+    covers=("12.6/bridge",),
+)
+def not_on_own_network(
+    nics: GuestNics,
+    networks: Source[LibvirtNetworks],
+    here: Source[Subnets],
+    their_networks: Target[LibvirtNetworks],
+    there: Target[Subnets],
+) -> Iterator[Finding]:
+    """The guest is not on a network that its host keeps for itself.
+
+    libvirt's NAT, routed and isolated networks end at the host. After the move the guest is on the target's network
+    of that name: connections that are open end, and neighbours on the source are out of reach.
+    """
+    for name in sorted({nic.network for nic in nics.nics if nic.network is not None}):
+        ours = networks.find(name)
+        if ours is None or ours.forward not in _OWN_NETWORK or ours.bridge is None:
+            continue
+        theirs, mine = their_networks.find(name), _ipv4(here.of(ours.bridge))
+        other = _ipv4(there.of(theirs.bridge)) if theirs and theirs.bridge else frozenset()
+        elsewhere = bool(mine and other and not mine & other)
+        yield Finding(
+            expected="a network that both hosts are on",
+            actual=f"{name}: {_OWN_NETWORK[ours.forward]}, the host's own ({', '.join(sorted(mine)) or 'no subnet'})",
+            because=f"The target's is {', '.join(sorted(other))}: the guest's address does not belong there."
+            if elsewhere
+            else "Open connections through the host end with the move.",
+        )
+
+
+@check(
+    severity=Severity.MEDIUM,
+    stage=Stage.AFTER,
+    reference="libvirt formatdomain: vlan; bridge(8)",
+    remedy="On the target: bridge vlan add dev UPLINK vid VLAN, and in the network configuration",
+    covers=("12.6/bridge", "failure 35"),
+)
+def vlans_carried(
+    nics: GuestNics, vlans: GuestVlans, networks: Target[LibvirtNetworks], there: Target[Segments]
+) -> Iterator[Finding]:
+    """The target's bridges let the VLANs that the guest's NICs are configured with out of the host.
+
+    A bridge with VLAN filtering carries only those that its ports list. Whether the switch carries them cannot be
+    seen from the host, and neither can what an Open vSwitch does.
+    """
+    if not any(vlans.tags):
+        raise NotApplicable("no NIC has a VLAN of its own")
+    for nic, tags in dict.fromkeys(zip(nics.nics, vlans.tags, strict=True)):
+        name = _bridge(nic, networks)
+        segment = there.find(name) if name and tags and nic.virtualport is None else None
+        if segment is None or not segment.filtering:
+            continue
+        if lacking := tags - there.carried(segment):
+            yield Finding(
+                expected=f"{name} on the target to carry VLAN {', '.join(map(str, sorted(lacking)))}",
+                actual="no port to the outside lists it",
+            )
 
 
 @check(

@@ -1,13 +1,24 @@
 """NFS: locking, exports, and whether two hosts mean the same server."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
-from audit.check import Finding, Severity, Source, Stage, Target, check
+from audit.check import (
+    At,
+    Cluster,
+    Finding,
+    NotApplicable,
+    Severity,
+    Source,
+    Stage,
+    Target,
+    Unavailable,
+    check,
+)
 from audit.facts.guest_devices import GuestDisks
-from audit.facts.nfs import Exports
+from audit.facts.nfs import NfsClient, NfsUse
 from audit.facts.paths import Paths
 from audit.facts.pools import Pools, disk_path
-from audit.facts.storage import Mounts, Place, same_file
+from audit.facts.storage import Mount, Mounts, Nfs, Place, same_file
 
 
 @check(
@@ -120,17 +131,196 @@ def same_server(
 
 
 @check(
+    severity=Severity.LOW,
+    stage=Stage.AFTER,
+    reference="nfs(5); RHEL 9 §12.5",
+    remedy="Mount it with the same options on both hosts",
+    covers=("12.5/options",),
+)
+def options_same(source: Source[Mounts], target: Target[Mounts]) -> Iterator[Finding]:
+    """Both hosts mount a common NFS export with options that agree.
+
+    Writable or not, the protocol's version, its security, and whether errors are returned when the server is silent:
+    a guest meets the target's options after the move. What has to do with locks is judged apart.
+    """
+    theirs = {mount.path: mount for mount in target.mounts}
+    for mount in source.mounts:
+        other = theirs.get(mount.path)
+        if mount.nfs is None or other is None or other.nfs is None or mount.nfs.export != other.nfs.export:
+            continue
+        ours, its = _options(mount), _options(other)
+        if differ := [at for at in range(len(ours)) if ours[at] != its[at]]:
+            yield Finding(
+                expected=f"{mount.path}: {', '.join(ours[at] for at in differ)}",
+                actual=f"{', '.join(its[at] for at in differ)} on the target",
+            )
+
+
+def _options(mount: Mount) -> tuple[str, ...]:
+    """What a guest notices, in words."""
+    return (
+        "ro" if mount.read_only else "rw",
+        f"vers={mount.option('vers') or '?'}",
+        f"sec={mount.option('sec') or 'sys'}",
+        "soft" if mount.options & _SOFT else "hard",
+        f"proto={mount.option('proto') or 'tcp'}",
+    )
+
+
+_SOFT = frozenset({"soft", "softerr"})
+
+
+def _nfs_disks(disks: GuestDisks, pools: Pools, paths: Paths, mounts: Mounts) -> Iterator[tuple[str, Mount]]:
+    """The disks' paths that lie on NFS, with their mounts; those that are not known are left out."""
+    for disk in disks.disks:
+        path = disk_path(disk, pools) if disk.local or disk.pool else None
+        state = paths.find(path) if path else None
+        if path is None or state is None or isinstance(state, Unavailable) or not state.exists:
+            continue
+        mount = mounts.of(state, path)
+        if mount is not None and mount.nfs is not None and not disk.readonly:
+            yield path, mount
+
+
+@check(
+    severity=Severity.LOW,
+    stage=Stage.AFTER,
+    reference="nfs(5) soft",
+    remedy="Mount it hard, which is the default: without soft and softerr",
+    covers=("12.5/options",),
+)
+def mounted_hard(
+    disks: GuestDisks, pools: Target[Pools], there: Target[Paths], mounts: Target[Mounts]
+) -> Iterator[Finding]:
+    """On the target the guest's images lie on NFS mounts that wait for their server.
+
+    A soft mount gives up after a while: the guest gets an error for what it wrote, and may lose it. A hard one holds
+    the guest still until the server is back.
+    """
+    for path, mount in _nfs_disks(disks, pools, there, mounts):
+        if soft := mount.options & _SOFT:
+            yield Finding(expected=f"{mount.path} mounted hard on the target", actual=", ".join(soft), because=path)
+
+
+@check(
+    severity=Severity.LOW,
+    stage=Stage.SAFE,
+    reference="RHEL 9 §12.5",
+    remedy="On the target: dnf install nfs-utils || zypper install nfs-client || apt-get install nfs-common",
+    covers=("12.5/nfs-installed",),
+)
+def client_installed(
+    disks: GuestDisks,
+    pools: Source[Pools],
+    here: Source[Paths],
+    mounts: Source[Mounts],
+    client: Target[NfsClient],
+) -> Iterator[Finding]:
+    """Where the guest's images lie on NFS, the target can mount NFS.
+
+    mount(8) needs the helper mount.nfs of the package with the client. A target that is itself the server may do
+    without.
+    """
+    on_nfs = [path for path, _ in _nfs_disks(disks, pools, here, mounts)]
+    if not on_nfs:
+        raise NotApplicable("no image on NFS")
+    if not client.installed:
+        yield Finding("mount.nfs on the target", "not installed", f"{on_nfs[0]} lies on NFS.")
+
+
+def _between(hosts: Cluster[NfsUse]) -> Iterator[tuple[At[NfsUse], At[NfsUse], str, Nfs]]:
+    """Server, client, where the client mounts it and what, for all audited hosts that serve NFS to another one."""
+    for server in hosts:
+        for client in hosts:
+            for path, mount in client.fact.mounts if client.host != server.host else ():
+                if server.fact.serves(mount):
+                    yield server, client, path, mount
+
+
+@check(
+    severity=Severity.MEDIUM,
+    stage=Stage.SAFE,
+    reference="RHEL 9 §12.5",
+    remedy="Move the images to a server that is none of these hosts; or do not shut the serving host down",
+    covers=("12.5/third-host",),
+)
+def third_host(hosts: Cluster[NfsUse]) -> Iterator[Finding]:
+    """The images of running guests are served by none of the audited hosts.
+
+    Where one of them is the NFS server, guests that are moved away from it still depend on it: they stop when it is
+    shut down, and so do those on other hosts.
+    """
+    for server, client, path, mount in _between(hosts):
+        folder = server.fact.exports.folder(mount.export)
+        own = server.fact.guests_at(folder)
+        for own_path, own_mount in server.fact.mounts:  # its own export, mounted by itself
+            own |= server.fact.guests_at(own_path) if server.fact.serves(own_mount) else frozenset()
+        guests = sorted(client.fact.guests_at(path) | own)
+        if guests:
+            yield Finding(
+                expected=f"{path} on {client.host} from a host that is neither source nor target",
+                actual=f"from {server.host}:{mount.export}",
+                because=f"Without {server.host} there are no disks for {_few(guests)}.",
+                hosts=frozenset({server.host, client.host}),
+            )
+
+
+def _few(names: Sequence[str], most: int = 5) -> str:
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+@check(
+    severity=Severity.MEDIUM,
+    stage=Stage.START,
+    reference="exports(5); RHEL 9 §12.5",
+    remedy="On the server, in /etc/exports: PATH CLIENT(rw,no_root_squash), then: exportfs -ra",
+    covers=("12.5/root-squash", "failure 51"),
+)
+def exported_writable(hosts: Cluster[NfsUse]) -> Iterator[Finding]:
+    """An audited host that serves NFS exports what the others mount to all of them, writable.
+
+    A mount does not show it: the server refuses each write, or all access since its exports were changed.
+    """
+    unknown: Unavailable | None = None
+    for server, client, path, mount in _between(hosts):
+        try:
+            export = server.fact.exports.to(server.fact.exports.folder(mount.export), client.fact.client)
+        except Unavailable as why:
+            unknown = why
+            continue
+        if export is not None and not export.read_only:
+            continue
+        for other in hosts:  # one finding for each way that leads to this client or from it
+            if other.host != client.host:
+                yield Finding(
+                    expected=f"{server.host} exports {mount.export} to {client.host}, rw",
+                    actual="ro" if export else "it does not",
+                    because=f"{client.host} has it at {path}.",
+                    hosts=frozenset({client.host, other.host}),
+                )
+    if unknown:
+        raise unknown
+
+
+@check(
     severity=Severity.INFO,
     stage=Stage.START,
     reference="RHEL 9 §12.5",
-    remedy="In /etc/exports: (rw,no_root_squash), then: exportfs -ra",
+    remedy="On the server, in /etc/exports: PATH CLIENT(rw,no_root_squash), then: exportfs -ra",
     covers=("12.5/root-squash", "failure 51"),
 )
-def exports_without_root_squash(exports: Exports) -> Iterator[Finding]:
-    """What the host exports by NFS lets root be root.
+def exports_without_root_squash(hosts: Cluster[NfsUse]) -> Iterator[Finding]:
+    """What an audited host exports to the others lets root be root.
 
-    libvirt before 10.4 gives images to QEMU's user as root, which a squashing server refuses. Of interest for
-    exports that hold images only.
+    libvirt gives images to QEMU's user as root, which a squashing server refuses, and before 10.4 it also looks at
+    them as root. It does no harm where the images already belong to that user (access.images_open).
     """
-    for path in sorted(exports.squashed):
-        yield Finding(expected=f"{path}: no_root_squash", actual="root_squash")
+    for server, client, path, mount in _between(hosts):
+        export = server.fact.exports.to(server.fact.exports.folder(mount.export), client.fact.client)
+        if export is not None and export.root_squash:
+            yield Finding(
+                expected=f"{export.path} on {server.host}: no_root_squash for {client.host}",
+                actual=f"root_squash for {export.client}",
+                because=f"{client.host} has it at {path}.",
+                hosts=frozenset({server.host, client.host}),
+            )

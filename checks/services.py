@@ -4,12 +4,15 @@ import shlex
 from collections.abc import Iterator
 
 from audit.check import Blocks, Finding, NotApplicable, Policy, Severity, Source, Stage, Target, Unavailable, check
+from audit.facts.clock import Clock
 from audit.facts.confinement import GuestLabels, SecurityDrivers
 from audit.facts.firewall import Listening
+from audit.facts.guest import HostGuestNames
 from audit.facts.qemu_conf import QemuConf
 from audit.facts.services import (
     DAEMON,
     SSH_PORT,
+    SSHD,
     TCP_PORT,
     TLS,
     TLS_PORT,
@@ -18,7 +21,9 @@ from audit.facts.services import (
     Sshd,
     TlsCertificates,
     Unit,
+    Units,
 )
+from audit.facts.versions import Packages
 
 
 def _start(unit: Unit) -> str:
@@ -262,3 +267,83 @@ def security_driver_present(guest: GuestLabels, target: Target[SecurityDrivers])
             expected=f"security driver {', '.join(sorted(lacking))}",
             actual=f"the target has {', '.join(sorted(target.models))}",
         )
+
+
+@check(
+    severity=Severity.INFO,
+    stage=Stage.CONNECT,
+    reference="sshd_config(5) MaxStartups; libvirt qemu.conf: migration_port_min",
+    remedy="Move a few guests at a time; or raise MaxStartups in the target's sshd_config, and migration_port_max",
+    covers=("failure 38",),
+)
+def moves_at_once(
+    guests: Source[HostGuestNames], sshd: Target[Sshd], conf: Target[QemuConf], policy: Policy
+) -> Iterator[Finding]:
+    """All running guests of the source could be moved to the target at the same time.
+
+    Each `virsh migrate` logs in to the target's SSH server, which drops some when too many do at once, and takes a
+    port of the migration range, one more if disks are copied. Who moves guests one after the other is not concerned.
+    """
+    running = sum(guest.active for guest in guests.guests)
+    if not running:
+        raise NotApplicable("no guest is running")
+    if policy.transport == "ssh" and sshd.startups and sshd.startups < running:
+        yield Finding(
+            f"{running} logins by SSH at once", f"MaxStartups {sshd.startups}", "Above that the server drops some."
+        )
+    if len(conf.migration_ports) < running:
+        yield Finding(f"{running} ports for migrations", str(len(conf.migration_ports)), "Others are refused.")
+    if policy.transport == "ssh" and sshd.startups is None:
+        raise Unavailable(SSHD, "sshd -T did not tell MaxStartups")
+
+
+@check(
+    severity=Severity.INFO,
+    stage=Stage.CONNECT,
+    reference="RHEL 9 §12.7",
+    covers=("12.7/console", "12.7/plugin"),
+)
+def web_console(packages: Packages, units: Units) -> Iterator[Finding]:
+    """A web console (Cockpit) that is installed here can move guests.
+
+    It needs the plug-in for virtual machines, and its socket. virsh needs neither.
+    """
+    installed = {name for name, _ in packages.packages}
+    if not installed & {"cockpit", "cockpit-ws", "cockpit-bridge", "cockpit-machines"}:
+        raise NotApplicable("no web console (Cockpit) is installed; guests are moved with virsh")
+    if "cockpit-machines" not in installed:
+        yield Finding(
+            "cockpit-machines installed",
+            "it is not",
+            remedy="dnf install cockpit-machines || apt-get install cockpit-machines",
+        )
+    if not installed & {"cockpit", "cockpit-ws"}:
+        yield Finding("cockpit-ws installed", "it is not", remedy="dnf install cockpit || apt-get install cockpit")
+    elif not units.of("cockpit.socket").running:
+        yield Finding(
+            "cockpit.socket is active",
+            units.of("cockpit.socket").active,
+            remedy="systemctl enable --now cockpit.socket",
+        )
+
+
+@check(
+    severity=Severity.LOW,
+    stage=Stage.AFTER,
+    reference="chronyc(1) tracking",
+    remedy="systemctl enable --now chronyd.service; chronyc makestep",
+    covers=("failure 78",),
+)
+def clock_synchronized(clock: Clock) -> Iterator[Finding]:
+    """The host's clock is kept right.
+
+    A guest that waited during its move is set by its host's clock, where its agent or its hypervisor's clock source
+    does that; certificates are judged by it too.
+    """
+    if not clock.synchronized:
+        yield Finding("a synchronized clock", "not synchronized")
+    elif clock.offset_seconds is not None and clock.offset_seconds > _OFFSET_SECONDS:
+        yield Finding(f"less than {_OFFSET_SECONDS} s off", f"{clock.offset_seconds:.1f} s")
+
+
+_OFFSET_SECONDS = 1

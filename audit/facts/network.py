@@ -92,13 +92,14 @@ class Links(HostFact):
     @classmethod
     def parse(cls, said: Said) -> Self:
         """From `ip -j -d link`; objects without a name are filtered rows."""
-        links = [_link(entry) for entry in _objects(said, LINKS) if entry]
+        links = [_link(entry) for entry in objects(said, LINKS) if entry]
         if not links:
             raise Unavailable(LINKS, "no network devices")
         return cls(tuple(sorted(links, key=lambda link: link.name)))
 
 
-def _objects(said: Said, probe: Probe) -> list[dict[str, Any]]:
+def objects(said: Said, probe: Probe) -> list[dict[str, Any]]:
+    """The JSON objects that `ip -j` or `bridge -j` printed. Raises `Unavailable` for anything else."""
     value = said.json(probe)
     if not isinstance(value, list) or not all(isinstance(entry, dict) for entry in value):
         raise Unavailable(probe, "not a list of objects")
@@ -128,7 +129,7 @@ class Address(NamedTuple):
 
 def read_addresses(said: Said) -> Iterator[Address]:
     """Every address of every interface, from `ip -j addr`; empty objects are filtered rows."""
-    for entry in filter(None, _objects(said, ADDRESSES)):
+    for entry in filter(None, objects(said, ADDRESSES)):
         name, addresses = entry.get("ifname"), entry.get("addr_info", [])
         if not isinstance(name, str) or not isinstance(addresses, list):
             raise Unavailable(ADDRESSES, "a device without name or addresses")
@@ -181,7 +182,7 @@ class WayOut(HostFact):
     @classmethod
     def parse(cls, said: Said) -> Self:
         """From the default route of the lowest metric; sysfs says -1, nothing, or the speed in Mbit/s."""
-        routes = [entry for entry in _objects(said, ROUTES) if isinstance(entry.get("dev"), str)]
+        routes = [entry for entry in objects(said, ROUTES) if isinstance(entry.get("dev"), str)]
         if not routes:
             raise Unavailable(ROUTES, "no default route")
         metrics = [entry.get("metric", 0) for entry in routes]

@@ -59,10 +59,11 @@ SSHD = Probe(
     """
 set -- ${SSH_CONNECTION:-}
 [ $# -ne 4 ] || echo "port $4"
-$sudo sshd -T 2>/dev/null | sed -n 's/^[Pp]ort \\([0-9]*\\)$/port \\1/p'
+$sudo sshd -T 2>/dev/null |
+    sed -n -e 's/^[Pp]ort \\([0-9]*\\)$/port \\1/p' -e 's/^[Mm]ax[Ss]tartups \\([0-9]*\\).*/startups \\1/p'
 echo end
 """,
-    hand="sshd -T | grep ^port",
+    hand="sshd -T | grep -E '^(port|maxstartups)'",
 )
 
 TLS = Probe(
@@ -270,14 +271,19 @@ class Sshd(HostFact):
     probes: ClassVar[tuple[Probe, ...]] = (SSHD,)
     ports: frozenset[int]
     """Empty: asked in vain (no root, and not connected over SSH); see what listens instead."""
+    startups: int | None = None
+    """Connections that may be logging in at once before it drops some (the first number of MaxStartups); 0: no limit;
+    None: asked in vain."""
 
     @classmethod
     def parse(cls, said: Said) -> Self:
-        """From `port N` lines."""
+        """From `port N` and `startups N` lines."""
         lines = said.lines(SSHD)
         if not lines or lines[-1] != "end":
             raise Unavailable(SSHD, "answer is incomplete")
-        return cls(frozenset(int(line.removeprefix("port ")) for line in lines[:-1]))
+        startups = [int(line.removeprefix("startups ")) for line in lines if line.startswith("startups ")]
+        ports = (line.removeprefix("port ") for line in lines[:-1] if not line.startswith("startups "))
+        return cls(frozenset(map(int, ports)), next(iter(startups), None))
 
 
 @dataclass(frozen=True, slots=True)

@@ -63,10 +63,11 @@ class Nfs:
 
     def overlaps(self, other: Self) -> bool:
         """One of the two exports lies within the other, as paths."""
-        return _within(self.export, other.export) or _within(other.export, self.export)
+        return within(self.export, other.export) or within(other.export, self.export)
 
 
-def _within(path: str, folder: str) -> bool:
+def within(path: str, folder: str) -> bool:
+    """Whether `path` is the folder or lies below it, as paths."""
     return path == folder or path.startswith(folder.rstrip("/") + "/")
 
 
@@ -117,7 +118,7 @@ class Mounts(HostFact):
         Of several mounts of one file system the one that `path` leads through, unless it is a symbolic link.
         """
         found = [mount for mount in self.mounts if mount.device == state.device]
-        through = [mount for mount in found if _within(path, mount.path)]
+        through = [mount for mount in found if within(path, mount.path)]
         return max(through, key=lambda mount: len(mount.path)) if through else next(iter(found), None)
 
     @property
@@ -261,7 +262,7 @@ class SharedFilesystems(HostFact):
         """Whether `path` lies below one of them. Raises `Unavailable` if qemu.conf was not readable."""
         if self.unread:
             raise Unavailable(self.probes[0], self.unread)
-        return any(_within(path, folder) for folder in self.folders)
+        return any(within(path, folder) for folder in self.folders)
 
     @classmethod
     def parse(cls, said: Said) -> Self:

@@ -41,7 +41,7 @@ if [ -s /var/lib/dpkg/status ]; then
 else
   echo rpm
   rpm -qa --qf '%{NAME} %|EPOCH?{%{EPOCH}:}:{}|%{VERSION}-%{RELEASE} ii\\n' || echo failed
-fi | grep -E '^(dpkg|rpm|failed)$|^(libvirt|qemu|edk2|ovmf|seabios|ipxe|swtpm|openvswitch|mstflint)'""",
+fi | grep -E '^(dpkg|rpm|failed)$|^(libvirt|qemu|edk2|ovmf|seabios|ipxe|swtpm|openvswitch|mstflint|cockpit)'""",
     seconds=60,
     hand="rpm -qa || dpkg -l",
 )

@@ -17,6 +17,8 @@ from scripts.sample_fleets.description import Answer, Fleet, Host
 STARTED, FINISHED = "2026-03-07T06:00:00Z", "2026-03-07T06:00:21Z"
 
 _PROBES: Mapping[str, Callable[[Host], Answer]] = {
+    "access.identity": machines.identity,
+    "clock.synchronized": machines.clock,
     "cpu.capabilities": machines.capabilities,
     "cpu.cpuinfo": processors.cpuinfo,
     "cpu.domcaps_kvm": lambda host: machines.domcapabilities(host, "kvm", "q35"),
@@ -60,7 +62,11 @@ _PROBES: Mapping[str, Callable[[Host], Answer]] = {
     "network.libvirt": network.networks,
     "network.libvirt_active": network.networks_active,
     "network.links": network.links,
+    "network.neighbours": network.neighbours,
     "network.speeds": network.speeds,
+    "network.stations": network.stations,
+    "network.vlans": lambda _host: Answer("[]\n"),
+    "nfs.client": lambda _host: Answer("yes\n"),
     "nfs.exports": lambda _host: Answer(""),
     "openvswitch.database": network.ovs_database,
     "openvswitch.installed": network.ovs_installed,
@@ -70,6 +76,9 @@ _PROBES: Mapping[str, Callable[[Host], Answer]] = {
     "services.tls": machines.tls,
     "services.units": machines.units,
     "sessions.processes": machines.processes,
+    "settings.firmware": machines.firmware_settings,
+    "settings.page_size": lambda _host: Answer("x86_64\n4096\n"),
+    "settings.userfaultfd": lambda _host: Answer("1\n"),
     "storage.mountinfo": storage.mountinfo,
     "storage.pools": storage.pools,
     "storage.pools_active": storage.pools_active,
@@ -80,6 +89,7 @@ _PROBES: Mapping[str, Callable[[Host], Answer]] = {
     "versions.cmdline": machines.kernel_arguments,
     "versions.kernel": machines.kernel,
     "versions.os_release": machines.os_release,
+    "versions.packages": machines.packages,
     "versions.virsh": machines.virsh_version,
     "vfio.bound": network.vfio,
 }

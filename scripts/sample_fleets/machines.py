@@ -74,6 +74,7 @@ def packages(host: Host) -> Answer:
     pairs += [[f"libvirt-daemon-{part}", libvirt] for part in ("common", "driver-qemu", "driver-network", "lock")]
     pairs += [["libvirt-client", libvirt], ["libvirt-libs", libvirt], ["qemu-kvm-core", qemu], ["qemu-img", qemu]]
     pairs += [["swtpm-libs", dict(pairs)["swtpm"]], ["swtpm-tools", dict(pairs)["swtpm"]]]
+    pairs += [["cockpit", "311.1-1.el9"], ["cockpit-bridge", "311.1-1.el9"], ["cockpit-machines", "308-1.el9"]]
     if host.cards:
         pairs.append(["mstflint", "4.26.0-1.el9"])
     if host.open_vswitch:
@@ -366,6 +367,29 @@ def _ranges(numbers: list[int]) -> str:
     return ",".join(f"{low}-{high}" for low, high in runs)
 
 
+def identity(host: Host) -> Answer:
+    """Who the audit is there."""
+    return Answer(f"root {0 if host.root else ''}\nuser audit audit\n")
+
+
+def clock(host: Host) -> Answer:
+    """chrony, synchronized."""
+    server, offset = "C0000201,192.0.2.1,3", f"0.0000{host.number:02}418"
+    rest = "-0.000011,0.000035,-8.214,0.001,0.028,0.000412,0.000631,1036.2,Normal"
+    return Answer(f"NTPSynchronized=yes\nchrony {server},1772863190.114563,{offset},{rest}\nend\n")
+
+
+def firmware_settings(host: Host) -> Answer:
+    """What the settings of the firmware left behind."""
+    intel = host.processor.vendor == "Intel"
+    nodes = "".join(f"node node{node}\n" for node in range(len(cells(host.processor))))
+    return Answer(
+        f"boot UEFI\nIOMMU table {'DMAR' if intel else 'IVRS'}\n{nodes}"
+        + ("cpu/intel_pstate/no_turbo 0\n" if intel else "cpu/cpufreq/boost 1\n")
+        + f"cpu/cpu0/cpufreq/scaling_driver {'intel_pstate' if intel else 'acpi-cpufreq'}\nend\n"
+    )
+
+
 def cgroup(_host: Host) -> Answer:
     """Version 2 on RHEL 9."""
     return Answer("cgroup2fs\n")
@@ -447,7 +471,8 @@ def daemon(_host: Host) -> Answer:
 
 def sshd(host: Host) -> Answer:
     """The port of this very connection; what sshd itself says is root's."""
-    return Answer(f"port 22\n{'port 22' + chr(10) if host.root else ''}end\n")
+    own = "port 22\nstartups 10\n" if host.root else ""
+    return Answer(f"port 22\n{own}end\n")
 
 
 def qemu_conf(host: Host) -> Answer:

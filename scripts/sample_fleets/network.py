@@ -9,6 +9,7 @@ from typing import Any
 from audit.transports import Records
 from scripts.sample_fleets.description import Answer, Fleet, Host, MellanoxCard, stable_uuid
 
+_ROUTER = "3c:13:cc:0a:41:7f"
 _UPLINKS = ("eno12399np0", "ens2f0np0", "ens2f1np1", "ens4f0np0")
 
 
@@ -131,6 +132,24 @@ def default_route(host: Host) -> Answer:
     """`ip -j route show default`."""
     route = {"dst": "default", "gateway": "192.0.2.1", "dev": host.bridges[0], "protocol": "static", "metric": 425}
     return Answer(json.dumps([{**route, "flags": []}], separators=(",", ":")) + "\n")
+
+
+def neighbours(host: Host) -> Answer:
+    """`ip -j neigh show`: the router of the hosts' own network."""
+    router = {"dst": "192.0.2.1", "dev": host.bridges[0], "lladdr": _ROUTER, "state": ["REACHABLE"]}
+    silent = {"dst": "192.0.2.250", "dev": host.bridges[0], "state": ["FAILED"]}
+    return Answer(json.dumps([router, silent], separators=(",", ":")) + "\n")
+
+
+def stations(host: Host) -> Answer:
+    """`bridge fdb show`: the guests behind their taps, and the router."""
+    lines = [f"{_ROUTER} dev {_UPLINKS[0]} master {host.bridges[0]} "]
+    nics = [(guest, at, nic) for guest in host.guests if guest.active for at, nic in enumerate(guest.nics)]
+    taps = [(guest, at, nic) for guest, at, nic in nics if nic.kind != "hostdev"]
+    for number, (guest, at, nic) in enumerate(taps):
+        bridge = network_bridge(nic.source) if nic.kind == "network" else nic.source
+        lines.append(f"{mac(guest.name, str(at))} dev vnet{number} master {bridge} ")
+    return Answer("\n".join([*lines, "end"]) + "\n")
 
 
 def speeds(host: Host) -> Answer:

@@ -5,9 +5,13 @@ from dataclasses import replace
 import pytest
 
 from audit.check import NotApplicable, Unavailable
+from audit.facts.administrator import Administrator
+from audit.facts.guest import GuestState
 from audit.facts.guest_devices import GuestDisks
 from audit.facts.paths import Component
+from audit.facts.qemu_conf import QemuConf
 from audit.facts.storage import HypervisorUser, Mounts, Selinux, User
+from audit.judge import Missing
 from checks import access as checks
 from tests.disks import (
     DISK,
@@ -61,3 +65,39 @@ def test_permissions_and_ids():
     assert found(checks.qemu_uid_same, user(), user(64055, 107), SHARED, SHARED)
     assert not found(checks.qemu_uid_same, user(), user(64055, 107), SHARED, UNSHARED)
     assert not found(checks.qemu_uid_same, user(), user(gid=993), SHARED, SHARED), "the owner needs no group"
+
+
+CONF = QemuConf()
+
+
+def test_images_on_nfs():
+    running, off = GuestState("running", True, True), GuestState("shut off", False, True)
+
+    def judged(mode, uid, gid, *, disk=DISK, mounts=SHARED, conf=CONF, state=running, qemu=107):
+        image = replace(FILE, components=(Component(0o755, 0, 0), Component(mode, uid, gid)))
+        facts = (state, GuestDisks((disk,)), NO_POOLS, paths(a=image), mounts, user(qemu), conf)
+        return found(checks.images_open, *facts)
+
+    assert not judged(0o600, 107, 0)
+    assert not judged(0o660, 0, 107)
+    assert not judged(0o666, 0, 0)
+    assert not judged(0o600, 0, 0, mounts=UNSHARED), "libvirt gives it to QEMU's user"
+    assert not judged(0o600, 0, 0, qemu=0)
+    [finding] = judged(0o644, 0, 0)
+    assert (finding.expected, finding.actual) == ("/srv/a open to qemu (107:107)", "0644 0:0")
+    assert "squashes root" in finding.because
+    assert not judged(0o644, 0, 0, disk=replace(DISK, readonly=True))
+    [finding] = judged(0o600, 0, 0, conf=QemuConf(dynamic_ownership=False))
+    assert finding.because.startswith("dynamic_ownership = 0")
+    [finding] = judged(0o600, 0, 0, conf=Missing(Unavailable(QemuConf.probes[0], "not root")))
+    assert "only with dynamic_ownership" in finding.because
+    with pytest.raises(NotApplicable):
+        judged(0o600, 0, 0, state=off)
+    with pytest.raises(Unavailable):
+        found(checks.images_open, running, GuestDisks((DISK,)), NO_POOLS, paths(), SHARED, user(), CONF)
+
+
+def test_administrator():
+    assert not found(checks.administrator, Administrator(True, "root", frozenset()))
+    [finding] = found(checks.administrator, Administrator(False, "audit", frozenset({"libvirt"})))
+    assert finding.actual == "audit, in group libvirt"

@@ -2,11 +2,14 @@ from dataclasses import replace
 
 import pytest
 
-from audit.check import NotApplicable
+from audit.check import Blocks, NotApplicable, Unavailable
 from audit.facts.cpu import Processor
 from audit.facts.guest import GuestMachine
 from audit.facts.kvm import Kvm
 from audit.facts.machines import MachineList, MachineTypes
+from audit.facts.settings import FirmwareSettings, Gic, GuestGic, PageSize, Userfaultfd
+from audit.facts.storage import HypervisorUser, User
+from audit.facts.versions import Bios
 from checks import kvm as checks
 
 HOST = Kvm(True, True, True, True)
@@ -70,3 +73,52 @@ def test_notes():
     assert not run(checks.nested_equal, HOST, HOST)
     with pytest.raises(NotApplicable):
         run(checks.nested_equal, HOST, replace(HOST, nested=None))
+
+
+def test_page_size():
+    small, large = PageSize("aarch64", 4096), PageSize("aarch64", 65536)
+    assert not run(checks.same_page_size, small, small)
+    [finding] = run(checks.same_page_size, small, large)
+    assert finding.actual == "pages of 65536 bytes"
+    assert checks.same_page_size.blocks is Blocks.NOTHING, "QEMU does not refuse it"
+    with pytest.raises(NotApplicable):
+        run(checks.same_page_size, PageSize("x86_64", None), PageSize("x86_64", None))
+    with pytest.raises(Unavailable):
+        run(checks.same_page_size, small, PageSize("aarch64", None))
+
+
+def test_gic():
+    arm, offer = GuestMachine("kvm", "aarch64", "virt-8.2", None, None, None, None), Gic(frozenset({"2", "3"}))
+    assert not run(checks.gic_offered, GuestGic("3"), arm, offer)
+    [finding] = run(checks.gic_offered, GuestGic("3"), arm, Gic(frozenset({"2"})))
+    assert (finding.expected, finding.actual) == ("GIC version 3", "2 on the target")
+    with pytest.raises(Unavailable):
+        run(checks.gic_offered, GuestGic("3"), arm, Gic(None))
+    for guest, machine in (
+        (GuestGic(None), arm),
+        (GuestGic("host"), arm),
+        (GuestGic("3"), replace(arm, virttype="qemu")),
+    ):
+        with pytest.raises(NotApplicable):
+            run(checks.gic_offered, guest, machine, Gic(None))
+
+
+def test_postcopy():
+    qemu, root = (
+        HypervisorUser(User(name, uid, uid, frozenset()), False) for name, uid in (("qemu", 107), ("root", 0))
+    )
+    assert run(checks.postcopy_possible, Userfaultfd(False), qemu)
+    assert not run(checks.postcopy_possible, Userfaultfd(True), qemu)
+    assert not run(checks.postcopy_possible, Userfaultfd(False), root)
+    with pytest.raises(NotApplicable):
+        run(checks.postcopy_possible, Userfaultfd(None), qemu)
+
+
+def test_firmware_settings():
+    model, other = (Bios(None, None, None, None, "Dell Inc.", product) for product in ("R650", "R660"))
+    here, there = (FirmwareSettings((("boost", value), ("boot", "UEFI"))) for value in ("0", "1"))
+    assert not run(checks.firmware_settings_alike, here, model, here, model)
+    [finding] = run(checks.firmware_settings_alike, here, model, there, model)
+    assert (finding.expected, finding.actual) == ("boost: 0", "1")
+    with pytest.raises(NotApplicable):
+        run(checks.firmware_settings_alike, here, model, there, other)

@@ -2,9 +2,11 @@
 
 from dataclasses import replace
 
-from audit.check import Blocks
+import pytest
+
+from audit.check import At, Blocks, NotApplicable, Unavailable
 from audit.facts.guest_devices import Disk, GuestDisks
-from audit.facts.nfs import Exports
+from audit.facts.nfs import Client, Export, Exports, NfsClient, NfsUse
 from audit.facts.paths import Paths, PathState
 from audit.facts.pools import Pools
 from audit.facts.storage import Mount, Mounts
@@ -59,6 +61,92 @@ def test_one_server_by_two_addresses_is_for_somebody_to_look_at():
     assert not served(elsewhere, disk=replace(DISK, source="/nowhere", readonly=True))
 
 
-def test_exports():
-    assert found(checks.exports_without_root_squash, Exports(frozenset({"/a"}), frozenset({"/a"})))
-    assert not found(checks.exports_without_root_squash, Exports(frozenset({"/a"}), frozenset()))
+def test_options():
+    def judged(*words, path="/srv"):
+        theirs = replace(nfs(path), options=frozenset({"vers=4.2", "addr=10.0.0.5", *words}))
+        return found(checks.options_same, SHARED, Mounts((theirs,)))
+
+    assert not judged()
+    assert not judged("hard", "sec=sys", "proto=tcp"), "the defaults"
+    [finding] = judged("soft", "sec=krb5")
+    assert (finding.expected, finding.actual) == ("/srv: sec=sys, hard", "sec=krb5, soft on the target")
+    assert not judged("soft", path="/other")
+    assert found(checks.options_same, SHARED, Mounts((replace(nfs(), read_only=True),)))
+    assert not found(checks.options_same, SHARED, Mounts((LOCAL_MOUNT,)))
+
+
+def test_soft_mounts():
+    def judged(mount, disk=DISK):
+        return found(checks.mounted_hard, GuestDisks((disk,)), NO_POOLS, Paths(("/srv/a",), (FILE,)), Mounts((mount,)))
+
+    assert not judged(nfs())
+    assert judged(replace(nfs(), options=frozenset({"soft"})))
+    assert not judged(replace(nfs(), options=frozenset({"soft"})), replace(DISK, readonly=True))
+    assert not judged(replace(LOCAL_MOUNT, device="0:45"))
+
+
+def test_client_installed():
+    def judged(client, mounts=SHARED, state=FILE):
+        here = Paths(("/srv/a",), (state,))
+        return found(checks.client_installed, GuestDisks((DISK,)), NO_POOLS, here, mounts, client)
+
+    assert not judged(NfsClient(True))
+    [finding] = judged(NfsClient(False))
+    assert finding.because == "/srv/a lies on NFS."
+    with pytest.raises(NotApplicable):
+        judged(NfsClient(False), Mounts((LOCAL_MOUNT,)), replace(FILE, device="254:1"))
+
+
+NAS = "10.0.0.5"
+
+
+def host(name, address, *, exports=(), mounts=(), images=()):
+    client = Client(frozenset({address}), frozenset({name}))
+    return At(name, NfsUse(client, Exports(tuple(exports)), tuple((m.path, m.nfs) for m in mounts), tuple(images)))
+
+
+def entry(client="*", *, read_only=False, root_squash=False):
+    return Export("/vm", client, read_only, root_squash, False)
+
+
+A = host("a", "10.0.0.1", mounts=[nfs()], images=[("web", "/srv/web.qcow2")])
+B = host("b", "10.0.0.2", mounts=[nfs()])
+
+
+def server(*exports, mounts=(), images=()):
+    return host("c", NAS, exports=exports, mounts=mounts, images=images)
+
+
+def test_a_server_that_is_one_of_the_hosts():
+    [finding] = found(checks.third_host, (A, B, server(entry())))
+    assert finding.hosts == {"a", "c"}, "nothing of b's guests lies there"
+    assert finding.because == "Without c there are no disks for web."
+    assert not found(checks.third_host, (A, B)), "a third host, as it should be"
+    own = server(entry(), images=[("db", "/vm/db.qcow2")])
+    assert {finding.hosts for finding in found(checks.third_host, (B, own))} == {frozenset({"b", "c"})}
+    loop = server(entry(), mounts=[nfs()], images=[("db", "/srv/db.qcow2")])
+    [finding] = found(checks.third_host, (B, loop))
+    assert "db" in finding.because
+    many = replace(A.fact, images=tuple((f"g{n}", "/srv/x") for n in range(7)))
+    [finding] = found(checks.third_host, (At("a", many), server(entry())))
+    assert finding.because.endswith("g4 and 2 more.")
+
+
+def test_exports_of_a_server_that_is_one_of_the_hosts():
+    run = checks.exported_writable
+    assert not found(run, (A, B, server(entry())))
+    assert not found(run, (A, B))
+    closed = found(run, (A, B, server(entry("10.0.0.1"))))
+    assert {finding.hosts for finding in closed} == {frozenset({"b", "a"}), frozenset({"b", "c"})}
+    assert {finding.actual for finding in closed} == {"it does not"}
+    assert {finding.actual for finding in found(run, (A, server(entry(read_only=True))))} == {"ro"}
+    with pytest.raises(Unavailable):
+        found(run, (A, server(entry("@cluster"))))
+
+
+def test_root_squash_of_a_server_that_is_one_of_the_hosts():
+    run = checks.exports_without_root_squash
+    [finding] = found(run, (A, server(entry(root_squash=True))))
+    assert finding.expected == "/vm on c: no_root_squash for a"
+    assert not found(run, (A, server(entry())))
+    assert not found(run, (A, B))

@@ -5,10 +5,13 @@ from dataclasses import replace
 import pytest
 
 from audit.check import Blocks, NotApplicable, Policy, Unavailable
+from audit.facts.clock import Clock
 from audit.facts.confinement import GuestLabels, SecurityDrivers
 from audit.facts.firewall import Listening, Socket
+from audit.facts.guest import GuestName, HostGuestNames
 from audit.facts.qemu_conf import QemuConf
 from audit.facts.services import Certificate, Daemons, Sshd, TlsCertificates, Unit, Units
+from audit.facts.versions import Packages
 from checks import services
 
 SSH, TLS, TCP = Policy(), Policy(transport="tls"), Policy(transport="tcp")
@@ -174,3 +177,51 @@ def test_what_blocks():
     assert services.transport_ready.blocks is Blocks.MIGRATION
     assert services.transport_ready.offline
     assert services.migrate_tls_force.blocks is Blocks.NOTHING
+
+
+def test_many_moves_at_once():
+    def judged(running, startups=10, conf=None, policy=SSH):
+        guests = HostGuestNames(tuple(GuestName(f"g{n}", f"u{n}", n < running) for n in range(99)), frozenset())
+        sshd = Sshd(frozenset({22}), startups)
+        return list(services.moves_at_once.function(guests, sshd, conf or QemuConf(), policy))
+
+    assert judged(10) == []
+    [finding] = judged(11)
+    assert (finding.expected, finding.actual) == ("11 logins by SSH at once", "MaxStartups 10")
+    assert judged(11, policy=TLS) == []
+    assert judged(11, 0) == [], "no limit"
+    assert len(judged(70)) == 2
+    [finding] = judged(70, policy=TLS)
+    assert finding.actual == "64"
+    with pytest.raises(Unavailable):
+        judged(5, None)
+    with pytest.raises(NotApplicable):
+        judged(0)
+
+
+def test_web_console():
+    socket = Units((("cockpit.socket", unit("cockpit.socket", "active")),))
+    idle = Units((("cockpit.socket", unit("cockpit.socket")),))
+
+    def judged(*names, units=socket):
+        packages = Packages("rpm", tuple((name, "300-1") for name in names))
+        return [finding.expected for finding in services.web_console.function(packages, units)]
+
+    assert judged("cockpit", "cockpit-machines") == []
+    assert judged("cockpit-ws", "cockpit-bridge") == ["cockpit-machines installed"]
+    assert judged("cockpit-machines", "cockpit-bridge") == ["cockpit-ws installed"]
+    assert judged("cockpit", "cockpit-machines", units=idle) == ["cockpit.socket is active"]
+    with pytest.raises(NotApplicable):
+        judged("libvirt-client")
+    with pytest.raises(Unavailable):
+        judged("cockpit", "cockpit-machines", units=Units(()))
+
+
+def test_clock():
+    def judged(*facts):
+        return [finding.actual for finding in services.clock_synchronized.function(Clock(*facts))]
+
+    assert judged(True, None) == []
+    assert judged(True, 0.02) == []
+    assert judged(False, None) == ["not synchronized"]
+    assert judged(True, 3.5) == ["3.5 s"]

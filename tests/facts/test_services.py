@@ -131,6 +131,9 @@ class TestSshd:
     def test_ports(self, said):
         assert Sshd.parse(said({"services.sshd": "port 2222\nport 22\nport 22\nend\n"})).ports == {22, 2222}
         assert Sshd.parse(said({"services.sshd": "end\n"})).ports == frozenset()
+        assert Sshd.parse(said({"services.sshd": "port 22\nend\n"})).startups is None
+        told = Sshd.parse(said({"services.sshd": "port 22\nport 22\nstartups 10\nend\n"}))
+        assert (told.ports, told.startups) == ({22}, 10)
 
     @pytest.mark.parametrize("text", ["", "port 22\n", "port x\nend\n"])
     def test_refused(self, said, text):

@@ -16,7 +16,6 @@ from audit.evidence import Evidence, HostEvidence
 from audit.facts.base import Facts, Said, Unavailable
 from audit.facts.guest_devices import Disk
 from audit.facts.guest_source import read_guests
-from audit.facts.nfs import EXPORTS, Exports
 from audit.facts.paths import PATHS, Paths, PathState
 from audit.facts.pools import POOLS, POOLS_ACTIVE, SECRETS, Pool, Pools, Secrets
 from audit.facts.qemu_conf import QEMU_CONF
@@ -410,13 +409,6 @@ def test_secrets(said):
         Secrets.parse(said({SECRETS.name: "nonsense\n"}))
 
 
-def test_exports(said):
-    text = "/srv/a\n\t\tnode1(rw,no_root_squash,sec=sys,rw,no_root_squash)\n/srv/b *(rw,no_root_squash,root_squash)\n/srv/c 10.0.0.0/24(rw)\n"
-    exports = Exports.parse(said({EXPORTS.name: text}))
-    assert (exports.paths, exports.squashed) == ({"/srv/a", "/srv/b", "/srv/c"}, {"/srv/b", "/srv/c"})
-    assert Exports.parse(said({EXPORTS.name: ""})).paths == frozenset()
-
-
 def test_vfio(said):
     devices = VfioDevices.parse(said({VFIO.name: "mlx5_vfio_pci 0000:e1:00.1\nvfio-pci 0000:3b:00.0\n"}))
     assert migrates(devices.driver("0000:e1:00.1"))
@@ -431,11 +423,11 @@ def test_vfio(said):
 @settings(max_examples=150, deadline=None)
 def test_any_text_is_either_read_or_refused(text):
     data = text.encode("utf-8", "surrogatepass")
-    names = (MOUNTINFO, SELINUX, USERS, POOLS, POOLS_ACTIVE, SECRETS, EXPORTS, VFIO, QEMU_CONF)
+    names = (MOUNTINFO, SELINUX, USERS, POOLS, POOLS_ACTIVE, SECRETS, VFIO, QEMU_CONF)
     outputs = {probe.name: Evidence(probe.name, 0, data) for probe in names}
     outputs[PATHS.name] = Evidence(PATHS.name, 0, b"record 0\n" + data, arguments=(("0", "/a"),))
     said = Said(HostEvidence("h", outputs))
-    for kind in (Mounts, Selinux, HypervisorUser, Pools, Secrets, Exports, VfioDevices, SharedFilesystems, Paths):
+    for kind in (Mounts, Selinux, HypervisorUser, Pools, Secrets, VfioDevices, SharedFilesystems, Paths):
         with contextlib.suppress(Unavailable, ValueError, LookupError):
             kind.parse(said)
 
@@ -469,12 +461,7 @@ def test_real_nfs_mounts(samples, said):
 
 
 @pytest.mark.corpus
-def test_real_exports_and_booleans(samples, said):
-    exports = [
-        Exports.parse(said({EXPORTS.name: p.read_bytes()})) for p in (*samples("exportfs"), *samples("nfs-etab"))
-    ]
-    assert {path for export in exports for path in export.squashed} == {"/srv/exports/data-01"}
-    assert sum(len(export.paths) for export in exports) == 5
+def test_real_booleans(samples):
     booleans = {path.name: dict(read_booleans(path.read_text().splitlines())) for path in samples("getsebool")}
     assert booleans["getsebool__insights__1.txt"]["virt_use_nfs"] is True
     assert booleans["getsebool__error-insights__1.txt"] == {}
