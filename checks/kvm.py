@@ -104,7 +104,7 @@ def virttype_available(machine: GuestMachine, target: Target[MachineTypes]) -> I
         yield Finding(f"{machine.virttype} for {machine.arch}", actual)
 
 
-@check(severity=Severity.INFO, reference="RHEL 9, nested virtual machines", covers=("failure 3",))
+@check(severity=Severity.INFO, reference="RHEL 9, nested virtual machines", covers=("failure 3", "failure 23"))
 def nested_equal(source: Source[Kvm], target: Target[Kvm]) -> Iterator[Finding]:
     """Nested virtualization is on, or off, on both source and target.
 

@@ -88,7 +88,7 @@ def _bridge(nic: Nic, networks: LibvirtNetworks) -> str | None:
     stage=Stage.AFTER,
     reference="libvirt formatdomain: interface mtu",
     remedy="Set the same MTU on the target: ip link set DEVICE mtu N, and in the network configuration",
-    covers=("failure 35",),
+    covers=("failure 34", "failure 35"),
 )
 def mtu_same(
     nics: GuestNics,

@@ -18,7 +18,7 @@ OS_RELEASE = Probe(
     "if [ -e /etc/os-release ]; then cat /etc/os-release; else cat /usr/lib/os-release; fi",
     hand="cat /etc/os-release",
 )
-KERNEL = Probe("versions.kernel", "uname -r -m")
+KERNEL = Probe("versions.kernel", "uname -r -m && uname -v", hand="uname -rmv")
 VIRSH = Probe("versions.virsh", "virsh -r -c qemu:///system version --daemon")
 CMDLINE = Probe("versions.cmdline", "cat /proc/cmdline")
 BIOS = Probe(
@@ -116,13 +116,16 @@ class Kernel(HostFact):
     release: str
     arch: str
     """`uname -m`."""
+    stable: Version | None = None
+    """The stable release that it is built from, where only the build tells, as Debian's does."""
 
     @classmethod
     def parse(cls, said: Said) -> Self:
-        """`5.14.0-427.el9.x86_64 x86_64`."""
-        [line] = said.lines(KERNEL)
+        """`5.14.0-427.el9.x86_64 x86_64`, and the build: `#1 SMP PREEMPT_DYNAMIC Debian 6.1.119-1 (2024-11-22)`."""
+        line, *build = said.lines(KERNEL)
         release, arch = line.split()
-        return cls(release, arch)
+        found = re.search(r" Debian (\d{1,4})\.(\d{1,4})\.(\d{1,4})-", " ".join(build), re.ASCII)
+        return cls(release, arch, Version(*map(int, found.groups())) if found else None)
 
     @property
     def version(self) -> tuple[int, int]:
@@ -137,8 +140,10 @@ class Kernel(HostFact):
     def numbers(self) -> Version:
         """The first three numbers. Raises `Unavailable`.
 
-        The third is the stable release only where the distribution says so: Debian 12, Ubuntu and Red Hat leave a 0.
+        The third is the stable release only where the distribution says so: Ubuntu and Red Hat leave a 0.
         """
+        if self.stable:
+            return self.stable
         found = re.match(r"(\d{1,4})\.(\d{1,4})(?:\.(\d{1,4}))?(?!\d)", self.release, re.ASCII)
         if not found:
             raise Unavailable(KERNEL, f"not a kernel version: {visible(self.release, 60)}")

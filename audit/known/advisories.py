@@ -67,7 +67,7 @@ _MISMATCH = "libvirt says: operation failed: guest CPU doesn't match specificati
 _RED_HAT = frozenset({"rhel", "centos", "ol"})
 # They kept libvirt 9.10 or 10.0, and their kernels, for years; libvirt's own notes reckon with backports.
 _LONG_LIVED = _RED_HAT | {"ubuntu", "suse", "openeuler"}
-# `uname -r` of Debian and Ubuntu does not tell the stable release, and Proxmox (ID=debian) has a repair of its own.
+# Ubuntu's kernels do not tell the stable release; Debian's own do, but Proxmox (ID=debian) has a repair of its own.
 _KERNEL_UNTOLD = _LONG_LIVED | {"debian"}
 
 ADVISORIES = (

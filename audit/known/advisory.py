@@ -45,6 +45,10 @@ class HostView:
     processor: Processor | None = None
     arguments: KernelArguments | None = None
 
+    def numbered(self, part: Part) -> bool:
+        """Whether the number tells all, whoever built it: it is that of the stable release."""
+        return part == "kernel" and _given(self.kernel).stable is not None
+
     def version(self, part: Part) -> Version:
         """A part's version. Raises `Unavailable`."""
         match part:
@@ -164,7 +168,7 @@ class Bound:
             raise Unavailable(_PROBES[self.part], f"the version of {where} ({why.reason})") from why
         if not self.contains(version):
             return False
-        if self.unseen:
+        if self.unseen and not host.numbered(self.part):
             try:
                 systems = host.systems
             except Unavailable as why:

@@ -41,8 +41,8 @@ def os_release(host: Host) -> Answer:
 
 
 def kernel(host: Host) -> Answer:
-    """`uname -r -m`."""
-    return Answer(f"{host.software.kernel} x86_64\n")
+    """`uname -r -m`, then `uname -v`."""
+    return Answer(f"{host.software.kernel} x86_64\n#1 SMP PREEMPT_DYNAMIC Wed Sep 11 18:02:00 EDT 2024\n")
 
 
 def kernel_arguments(host: Host) -> Answer:

@@ -95,6 +95,20 @@ def test_a_kernels_numbers(release, numbers):
     assert Kernel(release, "x86_64").numbers == numbers
 
 
+@pytest.mark.parametrize(
+    ("build", "numbers"),
+    [
+        (b"#1 SMP PREEMPT_DYNAMIC Debian 6.1.119-1 (2024-11-22)", (6, 1, 119)),
+        (b"#1 SMP PREEMPT_DYNAMIC PMX 6.2.16-2 (2023-06-13T13:30Z)", (6, 1, 0)),
+        (b"#1 SMP Debian next", (6, 1, 0)),
+        (b"", (6, 1, 0)),
+    ],
+)
+def test_a_build_may_tell_the_stable_release(build, numbers, said):
+    kernel = Kernel.parse(said({KERNEL.name: b"6.1.0-28-amd64 x86_64\n" + build + b"\n"}))
+    assert (kernel.release, kernel.arch, kernel.numbers) == ("6.1.0-28-amd64", "x86_64", numbers)
+
+
 @pytest.mark.parametrize("release", ["next", "6", "6.", "v6.1", "6.123456", "٦.١"])
 def test_no_numbers(release):
     with pytest.raises(Unavailable, match="not a kernel version"):

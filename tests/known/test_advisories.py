@@ -359,3 +359,14 @@ def test_which_guests_have_tsx_or_svm():
     assert not ids(source, OLD, guest(minus="hle rtm", model="Haswell"), notes)
     assert not ids(source, OLD, guest(model="Haswell-noTSX"), notes)
     assert not ids(source, OLD, guest("svm", virttype="qemu"), notes), "an emulated svm is not the kernel's"
+
+
+def test_debians_build_tells_the_stable_release_that_its_kernels_name_hides():
+    source, target = CASES["pkru"][1:]
+    only = (BY_ID["pkru"],)
+    hidden = Kernel("6.1.0-13-amd64", "x86_64")
+    debian = replace(target, kernel=hidden, system=DEBIAN)
+    with pytest.raises(VendorsRepair):
+        ids(source, debian, guest(), only)
+    assert ids(source, replace(debian, kernel=replace(hidden, stable=Version(6, 1, 55))), guest(), only) == ["pkru"]
+    assert not ids(source, replace(debian, kernel=replace(hidden, stable=Version(6, 1, 119))), guest(), only)
