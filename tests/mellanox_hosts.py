@@ -14,6 +14,7 @@ from audit.facts.mellanox_tools import DevlinkPort, Firmware, Unread, VfMigratio
 from audit.facts.openvswitch import Bridge, Database, OpenVswitch
 from audit.facts.versions import Libvirt, Qemu, Version
 from audit.judge import Missing
+from tests.asked import found
 
 BDF = "0000:e1:00.0"
 UNREAD = Unread(Probe("some.probe", "true"), "no root")
@@ -115,7 +116,7 @@ def judge(
     others: GuestDevices = NOTHING_ELSE,
     qemu: tuple[Qemu, Qemu] = (QEMU, QEMU),
 ) -> list[Finding]:
-    """The check's findings, given what its signature asks for."""
+    """The check's findings, given what its signature asks for. Raises what `found` raises."""
     seen: dict[str, list[Any]] = {"MellanoxDevices": [source, target], "Qemu": list(qemu)}
     given: dict[str, Any] = {"GuestNics": guest, "GuestDevices": others, "GuestState": RUNNING, "Policy": POLICY}
     given |= {"Iommu": around.iommu_state, "OpenVswitch": around.openvswitch_state, "Libvirt": around.libvirt_state}
@@ -123,4 +124,4 @@ def judge(
     for parameter in check.parameters:
         name = parameter.kind.__name__
         arguments.append(given[name] if name in given else seen[name].pop(0))
-    return list(check.function(*arguments))
+    return found(check, *arguments)
