@@ -210,7 +210,8 @@ def _asked(check: Check, arguments: Iterable[Any]) -> Judged:
     findings: list[Finding] = []
     reasons: list[NotApplicable | Unavailable] = []
     try:
-        for told in check.function(*arguments):  # one by one: what was told before the check stops for a reason is kept
+        stream: Iterator[object] = check.function(*arguments)
+        for told in stream:  # one by one: what was told before the check stops for a reason is kept
             if isinstance(told, Finding):
                 findings.append(told)
             elif isinstance(told, Unavailable):
