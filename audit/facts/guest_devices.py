@@ -178,6 +178,8 @@ class Nic:
     ifname: str | None
     managed: bool = False
     """Of a hostdev interface: libvirt takes the device from its driver, and gives it back."""
+    vlans: tuple[str, ...] = ()
+    """Its VLAN tags, where it has any."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,6 +217,7 @@ def _nic(node: etree._Element) -> Nic:
         driver=_get(node, "driver", "model") if kind == "hostdev" else None,
         ifname=_get(node, "target", "dev"),
         managed=node.get("managed") == "yes",
+        vlans=tuple(tag.get("id", "") for tag in node.iterfind("vlan/tag")),
     )
 
 

@@ -1,5 +1,6 @@
 """What a guest's Mellanox VF needs to move, on both hosts; and that the notes about the hosts say the same."""
 
+import contextlib
 import re
 import subprocess
 from dataclasses import replace
@@ -14,6 +15,7 @@ from audit.facts.mellanox import Iommu, MellanoxDevices, Netdev, Pf
 from audit.facts.mellanox_tools import DevlinkPort, Firmware, VfMigrationMode
 from audit.facts.openvswitch import Bridge, Database, OpenVswitch
 from audit.facts.versions import Libvirt, Qemu, Version
+from audit.report_words import command
 from checks import mellanox
 from checks import vf as checks
 from tests.asked import found
@@ -44,6 +46,7 @@ from tests.mellanox_hosts import (
 )
 
 CHECKS = [value for value in vars(checks).values() if isinstance(value, Check)]
+NOTES = [value for value in vars(mellanox).values() if isinstance(value, Check)]
 
 
 def test_scopes() -> None:
@@ -494,3 +497,27 @@ def test_which_of_two_cards_wants_newer_firmware() -> None:
     for source, target, side in ((GOOD, older, "target"), (older, GOOD, "source")):
         [finding] = judge(checks.same_firmware, source=source, target=target)
         assert f"# on the {side}" in finding.remedy
+
+
+NASTY = ("$(reboot)", "`reboot`", "b;reboot")
+BROKEN = [
+    *(OLD_CARD, INFINIBAND, BAD_FIRMWARE, STAGED_FIRMWARE, MODE_OFF, MODE_UNSUPPORTED, LEGACY, NOT_MIGRATABLE, pf()),
+    pf(vf(driver="vfio-pci", isolated=False, held_state=True), uplink=Netdev(NASTY[0], "p0", "down", None)),
+    pf(vf(1, representor=Netdev(NASTY[0], "pf0vf1", "down", None), driver=None)),
+]
+
+
+@pytest.mark.parametrize("check", [*CHECKS, *NOTES], ids=lambda c: c.id)
+def test_remedies_can_be_pasted(check: Check) -> None:
+    """A shell understands every command, and every name of the host's is quoted in it."""
+    bridges = tuple(Bridge(name, frozenset()) for name in NASTY[1:])
+    around = replace(AROUND, openvswitch_state=replace(OVS, database_state=Database(frozenset(), bridges)))
+    remedies = {check.remedy}
+    for broken in map(host, BROKEN):
+        for source, target in ((broken, GOOD), (GOOD, broken)):
+            with contextlib.suppress(NotApplicable, Unavailable):
+                remedies |= {finding.remedy for finding in judge(check, source=source, target=target, around=around)}
+    for shown in filter(None, map(command, remedies)):
+        if shown.pasteable:
+            assert subprocess.run(["sh", "-n", "-c", shown.text]).returncode == 0
+            assert not any(name in shown.text.replace(f"'{name}'", "") for name in NASTY)
