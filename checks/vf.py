@@ -132,7 +132,7 @@ def technology_preview(
     yield Finding(
         expected="no VF, or an accepted risk",
         actual=f"Mellanox VF {', '.join(vf.address for vf in vfs)}",
-        because="Somebody has to accept that this migration is not supported.",
+        because="Somebody has to accept that this migration is not supported, and migrate without --postcopy.",
         remedy=f"virsh migrate --live --domain {shlex.quote(guest.name)} --desturi qemu+ssh://TARGET/system\n"
         "# and then, in the guest: is the VF's interface there, and does it carry traffic?\n"
         f"ip -br link{which}\n"
@@ -144,7 +144,7 @@ def technology_preview(
     severity=Severity.LOW,
     stage=Stage.TRANSFER,
     reference="RHEL 9 §12.8; QEMU: VFIO migration is not supported with postcopy migration",
-    covers=("12.8/no-postcopy", "12.8/no-dirty-rate"),
+    covers=("12.8/no-postcopy", "12.8/no-dirty-rate", "failure 66"),
 )
 def limits(nics: GuestNics, devices: GuestDevices, source: Source[MellanoxDevices]) -> Iterator[Finding]:
     """The guest can be helped over the end of a long migration.
@@ -167,7 +167,7 @@ def limits(nics: GuestNics, devices: GuestDevices, source: Source[MellanoxDevice
     stage=Stage.ALLOWED,
     reference=SECTION,
     remedy="Remove the <iommu> element with virsh edit, and restart the guest.",
-    covers=("12.8/no-viommu",),
+    covers=("12.8/no-viommu", "failure 66"),
 )
 def without_viommu(nics: GuestNics, devices: GuestDevices, source: Source[MellanoxDevices]) -> Iterator[Finding]:
     """A guest with a Mellanox VF has no vIOMMU.
