@@ -3,110 +3,22 @@
 Guests without such a VF are skipped before anything is asked of their hosts.
 """
 
-import re
 import shlex
 from collections.abc import Iterator
-from typing import NamedTuple
 
 from audit.check import Blocks, Finding, NotApplicable, Policy, Severity, Source, Stage, Target, Told, check
 from audit.facts.guest import GuestIdentity, GuestState
 from audit.facts.guest_devices import GuestDevices, GuestNics, KeptDevices
-from audit.facts.mellanox import CONNECTX_7, Iommu, MellanoxDevices, Pf, Vf
-from audit.facts.mellanox_tools import Unread, version_key
+from audit.facts.mellanox import CONNECTX_7, Iommu, MellanoxDevices, Pf
+from audit.facts.mellanox_tools import version_key
 from audit.facts.openvswitch import OpenVswitch
 from audit.facts.versions import Libvirt, Qemu
 from checks import _mellanox as needs
 from checks._mellanox import SECTION, VARIANT_DRIVER, nodedev
+from checks._vf import both_cards, given_of, moves_of, take_and_give, vfs_of
 
 MOST_VFS = 4
 VFIO_QEMU = (8, 1)
-
-
-class Given(NamedTuple):
-    """A host PCI device that stays with the guest, and how its XML gives it."""
-
-    address: str
-    mac: str | None
-    """None also of a plain `<hostdev>`, of which libvirt knows no MAC address."""
-    managed: bool
-    network: str | None
-    """The libvirt network whose pool it comes from."""
-    interface: bool
-
-    @property
-    def xml(self) -> str:
-        """The device for virsh attach-device and detach-device, in one line."""
-        if self.network and re.fullmatch(r"[\w.-]+", self.network) and self.mac:
-            return needs.pooled_xml(self.mac, self.network)
-        if self.interface:
-            return needs.interface_xml(self.mac, self.address)
-        return needs.hostdev_xml(self.address)
-
-
-def _given(nics: GuestNics, devices: GuestDevices) -> dict[str, Given]:
-    """By address. libvirt unplugs the transient one of a team before it migrates."""
-    taken = [
-        Given(nic.pci_address, needs.plain_mac(nic.mac), nic.managed, nic.network, True)
-        for nic in nics.nics
-        if nic.type == "hostdev" and nic.teaming != "transient" and nic.pci_address is not None
-    ]
-    taken += [
-        Given(device.address, None, device.managed, None, False)
-        for device in devices.hostdevs
-        if device.type == "pci" and device.teaming != "transient" and device.address is not None
-    ]
-    return {given.address: given for given in taken}
-
-
-def _vfs(nics: GuestNics, devices: GuestDevices, source: MellanoxDevices) -> list[Vf]:
-    """The guest's Mellanox VFs. Guests without a PCI device are skipped before the host is looked at."""
-    vfs = [vf for address in _given(nics, devices) if (vf := source.vf(address))]
-    if not vfs:
-        raise NotApplicable("no Mellanox VF attached")
-    return vfs
-
-
-def _again(guest: GuestIdentity, given: Given) -> tuple[str, str]:
-    """How to take the VF from the running guest, and how to give it back."""
-    name = shlex.quote(guest.name)
-    take = f"{needs.write_xml(given.xml)} && virsh detach-device {name} vf.xml --live"
-    return take, f"virsh attach-device {name} vf.xml --live"
-
-
-class Move(NamedTuple):
-    """One VF of the guest, and what awaits it on the target."""
-
-    vf: Vf
-    pf: Pf
-    to_pf: Pf
-    to_vf: Vf | None
-
-
-def _moves(nics: GuestNics, devices: GuestDevices, source: MellanoxDevices, target: MellanoxDevices) -> list[Move]:
-    """Where each VF would land: on the VF of the same address if that is free, else on the readiest."""
-    moves: list[Move] = []
-    for vf in _vfs(nics, devices, source):
-        pf = source.pf(vf)
-        gone = {move.to_vf.address for move in moves if move.to_vf}
-        free = [(p, v) for p in target.pfs for v in p.vfs if v.address not in gone and v.held_state is not True]
-        if free:
-            moves.append(Move(vf, pf, *min(free, key=lambda to: _distance(vf, pf, *to))))
-        elif target.pfs:
-            moves.append(Move(vf, pf, min(target.pfs, key=lambda p: (p.model != pf.model, p.address)), None))
-    if not moves:
-        raise NotApplicable("the target has no Mellanox device")
-    return moves
-
-
-def _distance(vf: Vf, pf: Pf, to_pf: Pf, to_vf: Vf) -> tuple[bool | str, ...]:
-    ready = to_pf.eswitch_state == "switchdev" and not isinstance(to_vf.port_state, Unread) and to_vf.port.migratable
-    alike = to_pf.model == pf.model and to_pf.ethernet
-    return (to_vf.address != vf.address, not alike, not ready, to_vf.address)
-
-
-def _both_cards(moves: list[Move]) -> list[tuple[str, Pf]]:
-    """The physical functions on both sides, each once."""
-    return list(dict.fromkeys([*(("source: ", m.pf) for m in moves), *(("target: ", m.to_pf) for m in moves)]))
 
 
 @check(
@@ -126,8 +38,8 @@ def technology_preview(
     Migration with a Mellanox VF is a Technology Preview in RHEL 9: it may work, but Red Hat does not support it.
     Afterwards it is to be verified inside the guest that the VF carries its traffic.
     """
-    vfs = _vfs(nics, devices, source)
-    macs = [given.mac for address, given in _given(nics, devices).items() if given.mac and source.vf(address)]
+    vfs = vfs_of(nics, devices, source)
+    macs = [given.mac for address, given in given_of(nics, devices).items() if given.mac and source.vf(address)]
     which = f" | grep -i {' '.join(f'-e {mac}' for mac in macs)}" if macs else ""
     yield Finding(
         expected="no VF, or an accepted risk",
@@ -152,7 +64,7 @@ def limits(nics: GuestNics, devices: GuestDevices, source: Source[MellanoxDevice
     With a Mellanox VF neither post-copy can be used, nor can the rate be calculated at which the guest changes its
     memory: what a VF writes passes KVM by. A guest that changes more than the network carries has to be slowed down.
     """
-    vfs = _vfs(nics, devices, source)
+    vfs = vfs_of(nics, devices, source)
     yield Finding(
         expected="post-copy and virsh domdirtyrate-calc, should they be wanted",
         actual=f"neither, with the Mellanox VF {vfs[0].address}",
@@ -174,7 +86,7 @@ def without_viommu(nics: GuestNics, devices: GuestDevices, source: Source[Mellan
 
     QEMU says "Migration is currently not supported with vIOMMU enabled".
     """
-    vfs = _vfs(nics, devices, source)
+    vfs = vfs_of(nics, devices, source)
     if devices.viommu:
         yield Finding("no <iommu> in the guest", f"vIOMMU beside the VF {vfs[0].address}")
 
@@ -198,14 +110,14 @@ def driver(
     """
     if not state.active:
         raise NotApplicable("shut off: the driver is chosen when it starts")
-    given = _given(nics, devices)
-    for vf in _vfs(nics, devices, source):
+    given = given_of(nics, devices)
+    for vf in vfs_of(nics, devices, source):
         if vf.driver != VARIANT_DRIVER:
             yield Finding(
                 expected=VARIANT_DRIVER,
                 actual=f"{vf.address}: {vf.driver or 'no driver'}",
                 because="The driver is chosen when the VF is attached: libvirt 10.0.0 or newer chooses it by itself.",
-                remedy=" && ".join(_again(guest, given[vf.address])),
+                remedy=" && ".join(take_and_give(guest, given[vf.address])),
             )
 
 
@@ -216,8 +128,8 @@ def mac(nics: GuestNics, devices: GuestDevices, source: Source[MellanoxDevices])
     libvirt gives the target's VF the MAC address that the `<interface>` states. Of a plain `<hostdev>` it knows none:
     the guest might go on with another address, and be cut off. (No two guests may have the same; see the guests'.)
     """
-    vfs = _vfs(nics, devices, source)
-    given = _given(nics, devices)
+    vfs = vfs_of(nics, devices, source)
+    given = given_of(nics, devices)
     for vf in vfs:
         if not given[vf.address].mac:
             yield Finding(
@@ -241,10 +153,10 @@ def kept(
 
     A VF that was attached with --live alone is gone when the guest starts anew, wherever that is.
     """
-    vfs = _vfs(nics, devices, source)
+    vfs = vfs_of(nics, devices, source)
     if not state.active or not state.persistent:
         raise NotApplicable("the guest is not both running and defined")
-    given = _given(nics, devices)
+    given = given_of(nics, devices)
     for own in (given[vf.address] for vf in vfs):
         if own.address not in saved.pci_addresses and (own.mac or "").lower() not in saved.macs:
             yield Finding(
@@ -272,7 +184,7 @@ def qemu(
 
     Older ones know the migration of VFIO devices as an experiment only, switched off, and refuse.
     """
-    _vfs(nics, devices, source)
+    vfs_of(nics, devices, source)
     for side, qemu in (("source", here), ("target", there)):
         if qemu.version is not None and qemu.version < VFIO_QEMU:
             yield Finding(f"{side}: QEMU 8.1 or newer", f"QEMU {qemu.version}", remedy="dnf upgrade qemu-kvm")
@@ -284,7 +196,7 @@ def count(nics: GuestNics, devices: GuestDevices, source: Source[MellanoxDevices
 
     More than four VFs of one physical function are not to be migrated at the same time.
     """
-    vfs = _vfs(nics, devices, source)
+    vfs = vfs_of(nics, devices, source)
     for pf in sorted({vf.pf for vf in vfs}):
         number = sum(vf.pf == pf for vf in vfs)
         if number > MOST_VFS:
@@ -307,7 +219,7 @@ def on_target(
 
     libvirt does not make VFs: they must be there before the guest comes, and no running guest may have them.
     """
-    wanted = len(_vfs(nics, devices, source))
+    wanted = len(vfs_of(nics, devices, source))
     there = [vf for pf in target.pfs for vf in pf.vfs]
     if len(there) < wanted:
         actual = f"{len(there)}" if target.pfs else "no Mellanox device"
@@ -349,8 +261,8 @@ def detached(
     libvirt does that itself for devices of managed='yes'. Others it wants bound to a VFIO driver beforehand, which
     must be the one that can load the VF's state.
     """
-    given = _given(nics, devices)
-    for move in _moves(nics, devices, source, target):
+    given = given_of(nics, devices)
+    for move in moves_of(nics, devices, source, target):
         if move.to_vf and move.to_vf.driver != VARIANT_DRIVER and not given[move.vf.address].managed:
             yield Finding(
                 expected=f"target: {VARIANT_DRIVER}, or managed='yes'",
@@ -377,8 +289,8 @@ def address(
     The guest's XML names the VF by its address on the host, and the target looks for that address.
     A VF that comes from the pool of a libvirt network is chosen by the target itself.
     """
-    given = _given(nics, devices)
-    moves = [move for move in _moves(nics, devices, source, target) if not given[move.vf.address].network]
+    given = given_of(nics, devices)
+    moves = [move for move in moves_of(nics, devices, source, target) if not given[move.vf.address].network]
     moved = [
         (move.vf.address, move.to_vf.address) for move in moves if move.to_vf and move.to_vf.address != move.vf.address
     ]
@@ -402,7 +314,7 @@ def device(
 
     It is the first card whose VFs can migrate, and the one that the documentation names.
     """
-    for side, pf in _both_cards(_moves(nics, devices, source, target)):
+    for side, pf in both_cards(moves_of(nics, devices, source, target)):
         yield from needs.connectx7(side, pf)
 
 
@@ -418,7 +330,7 @@ def firmware(
 
     The card itself saves and loads the VF's state; firmware older than the minimum cannot.
     """
-    for side, pf in _both_cards(_moves(nics, devices, source, target)):
+    for side, pf in both_cards(moves_of(nics, devices, source, target)):
         yield from needs.firmware(side, pf, policy.mellanox_min_firmware)
 
 
@@ -431,7 +343,7 @@ def same_firmware(
     RHEL 10 asks for it; RHEL 9 does not say so. One card loads what another has saved: if it cannot,
     the migration fails, and the guest goes on where it was.
     """
-    for move in _moves(nics, devices, source, target):
+    for move in moves_of(nics, devices, source, target):
         yield from _alike(move.pf, move.to_pf)
 
 
@@ -467,7 +379,7 @@ def migration_mode(
 
     Without it the card offers no migration of its VFs, and QEMU refuses.
     """
-    for side, pf in _both_cards(_moves(nics, devices, source, target)):
+    for side, pf in both_cards(moves_of(nics, devices, source, target)):
         yield from needs.migration_mode(side, pf)
 
 
@@ -487,7 +399,7 @@ def switchdev(
 
     The other mode, legacy, knows neither migratable VFs nor representors.
     """
-    for side, pf in _both_cards(_moves(nics, devices, source, target)):
+    for side, pf in both_cards(moves_of(nics, devices, source, target)):
         yield from needs.switchdev(side, pf)
 
 
@@ -512,9 +424,9 @@ def migratable(
 
     A VF offers migration only after `devlink port function set … migratable enable`.
     """
-    given = _given(nics, devices)
-    for move in _moves(nics, devices, source, target):
-        first, then = _again(guest, given[move.vf.address]) if move.vf.held_state is True else ("", "")
+    given = given_of(nics, devices)
+    for move in moves_of(nics, devices, source, target):
+        first, then = take_and_give(guest, given[move.vf.address]) if move.vf.held_state is True else ("", "")
         yield from needs.migratable("source: ", move.pf, move.vf, first=first, then=then)
         if move.to_vf:
             yield from needs.migratable("target: ", move.to_pf, move.to_vf)
@@ -537,7 +449,7 @@ def driver_on_target(
 
     The guest's state can be loaded only by the driver that saves it.
     """
-    _moves(nics, devices, source, target)
+    moves_of(nics, devices, source, target)
     if not target.vfio_module:
         yield Finding(f"target: module {VARIANT_DRIVER}", "the running kernel has no such module")
 
@@ -555,7 +467,7 @@ def driver_chosen(
     It does since 10.0.0. An older one takes vfio-pci, which cannot load the VF's state, unless it is told otherwise.
     """
     asked = {nic.driver for nic in nics.nics} | {device.driver for device in devices.hostdevs}
-    moves = _moves(nics, devices, source, target)
+    moves = moves_of(nics, devices, source, target)
     unbound = [move.to_vf for move in moves if move.to_vf and move.to_vf.driver != VARIANT_DRIVER]
     unmade = any(move.to_vf is None for move in moves)
     if (unbound or unmade) and VARIANT_DRIVER not in asked and libvirt.daemon < (10, 0, 0):
@@ -590,7 +502,7 @@ def iommu(
 
     Otherwise libvirt cannot hand it to the guest.
     """
-    moves = _moves(nics, devices, source, target)
+    moves = moves_of(nics, devices, source, target)
     yield from needs.iommu("target: ", iommu)
     for vf in (move.to_vf for move in moves if move.to_vf):
         yield from needs.isolated("target: ", vf, iommu)
@@ -622,7 +534,7 @@ def network(
     In switchdev mode a VF reaches nobody until its representor is in a bridge and the port is up:
     the guest would arrive and be cut off. libvirt does not see to it.
     """
-    moves = _moves(nics, devices, source, target)
+    moves = moves_of(nics, devices, source, target)
     for pf in dict.fromkeys(move.to_pf for move in moves):
         yield from needs.link("target: ", pf)
     if not needs.kernel_bridged(move.to_vf for move in moves if move.to_vf):
@@ -657,7 +569,7 @@ def openvswitch_settings(
     belongs into the bridge (or a tunnel leads out of it). Whether Open vSwitch was restarted after hardware offload
     was set does not show in its database: look for "Flow API Enabled" in ovs-vswitchd.log.
     """
-    moves = _moves(nics, devices, source, target)
+    moves = moves_of(nics, devices, source, target)
     ours, theirs = [(move.pf, move.vf) for move in moves], [(move.to_pf, move.to_vf) for move in moves]
     for side, places, ovs in (("source: ", ours, here), ("target: ", theirs, there)):
         if needs.kernel_bridged(vf for _, vf in places if vf):
