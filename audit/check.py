@@ -10,11 +10,13 @@ A check is a generator function over facts. Its scope is read from its signature
     Cluster[fact]                     judged once a cluster, over all its hosts or guests
 
 `Policy` may be asked for anywhere. Nothing yielded is a pass, findings are a fail, `NotApplicable` is a skip.
-The engine makes the unknowns: a fact that cannot be had, or `Unavailable` raised by a fact's own method.
+The engine makes the unknowns: a fact that cannot be had, or `Unavailable` raised by a fact's own method. A check that
+has more to look at than what it could not see *yields* that `Unavailable` and goes on: it is unknown only if nothing
+was found wrong.
 """
 
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from enum import Enum, IntEnum
 from typing import Annotated, Any, Generic, NamedTuple, TypeVar, get_args, get_origin, get_type_hints
@@ -36,8 +38,10 @@ __all__ = [
     "Source",
     "Stage",
     "Target",
+    "Told",
     "Unavailable",
     "check",
+    "if_known",
 ]
 
 
@@ -137,7 +141,18 @@ class Parameter(NamedTuple):
     kind: type[Any]
 
 
-CheckFunction = Callable[..., Iterator[Finding]]
+Told = Iterator[Finding | Unavailable]
+"""What a check yields that goes on after something it could not see."""
+
+CheckFunction = Callable[..., Told]
+
+
+def if_known(value: T | Unavailable) -> Generator[Unavailable, None, T | None]:
+    """`state = yield from if_known(…)`: the value; or None, after the check has told why there is none."""
+    if isinstance(value, Unavailable):
+        yield value
+        return None
+    return value
 
 
 @dataclass(frozen=True, slots=True)

@@ -206,17 +206,27 @@ class Judge:
 
 
 def _asked(check: Check, arguments: Iterable[Any]) -> Judged:
+    """Findings come before what is not known, and that before a question that does not arise, in whatever order."""
     findings: list[Finding] = []
+    reasons: list[NotApplicable | Unavailable] = []
     try:
-        for finding in check.function(*arguments):
-            findings.append(finding)  # one by one: what was found before the check stops for a reason is kept
+        stream: Iterator[object] = check.function(*arguments)
+        for told in stream:  # one by one: what was told before the check stops for a reason is kept
+            if isinstance(told, Finding):
+                findings.append(told)
+            elif isinstance(told, Unavailable):
+                reasons.append(told)
+            else:
+                return Judged("error", reason=f"{check.id} told {visible(repr(told))}")
     except (NotApplicable, Unavailable) as reason:
-        if not findings:
-            return _without(reason)
+        reasons.append(reason)
     except Exception as error:  # noqa: BLE001 - a check is somebody else's code; its bug must not end the run
         if not findings:
             return Judged("error", reason=f"{check.id} failed: {visible(repr(error))}")
-    return Judged("fail", tuple(findings)) if findings else PASS
+    if findings:
+        return Judged("fail", tuple(findings))
+    answers = [_without(reason) for reason in reasons]
+    return next((answer for answer in answers if answer.status == "unknown"), answers[0] if answers else PASS)
 
 
 def _without(reason: NotApplicable | Unavailable) -> Judged:

@@ -1,37 +1,24 @@
-"""What the checks about disks share: telling what is certain before what is not known."""
+"""What the checks about disks share."""
+
+from collections.abc import Generator
 
 from audit.check import Unavailable
 from audit.facts.guest_devices import Disk
-from audit.facts.paths import PathState
 from audit.facts.pools import Pools, disk_path
 
 
-class Unknown(list[Unavailable]):
-    """Collects what is not known, so that what is certain is told first."""
+def path_of(disk: Disk, pools: Pools, *, own: bool = False) -> Generator[Unavailable, None, str | None]:
+    """`path = yield from path_of(…)`: the disk's path on the host whose pools these are.
 
-    def path(self, disk: Disk, pools: Pools, *, own: bool = False) -> str | None:
-        """The disk's path on the host whose pools these are; None where it has none, or it is not known.
-
-        A pool that is missing is known to be missing on the target; on the guest's own host it must be somewhere.
-        """
-        try:
-            path = disk_path(disk, pools)
-            lost = own and disk.pool is not None and pools.find(disk.pool) is None
-        except Unavailable as why:
-            self.append(why)
-            return None
-        if lost:
-            self.append(Unavailable(Pools.probes[0], f"{disk.target}: no pool {disk.pool} on the guest's own host"))
-        return path
-
-    def known(self, state: PathState | Unavailable) -> PathState | None:
-        """The state, or None after having noted why there is none."""
-        if isinstance(state, Unavailable):
-            self.append(state)
-            return None
-        return state
-
-    def end(self) -> None:
-        """Raise the first that was noted."""
-        for reason in self:
-            raise reason
+    None where it has none, or it is not known; then the check has told why. A pool that is missing is known to be
+    missing on the target; on the guest's own host it must be somewhere.
+    """
+    try:
+        path = disk_path(disk, pools)
+        lost = own and disk.pool is not None and pools.find(disk.pool) is None
+    except Unavailable as why:
+        yield why
+        return None
+    if lost:
+        yield Unavailable(Pools.probes[0], f"{disk.target}: no pool {disk.pool} on the guest's own host")
+    return path

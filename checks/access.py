@@ -3,7 +3,19 @@
 import shlex
 from collections.abc import Iterable, Iterator
 
-from audit.check import Blocks, Finding, NotApplicable, Severity, Source, Stage, Target, Unavailable, check
+from audit.check import (
+    Blocks,
+    Finding,
+    NotApplicable,
+    Severity,
+    Source,
+    Stage,
+    Target,
+    Told,
+    Unavailable,
+    check,
+    if_known,
+)
 from audit.facts.administrator import Administrator
 from audit.facts.guest import GuestState
 from audit.facts.guest_devices import GuestDisks
@@ -11,7 +23,7 @@ from audit.facts.paths import Paths, PathState
 from audit.facts.pools import Pools, disk_path
 from audit.facts.qemu_conf import QemuConf
 from audit.facts.storage import HypervisorUser, Mounts, Place, Selinux, User
-from checks._storage import Unknown
+from checks._storage import path_of
 
 _BOOLEANS = {"NFS": "virt_use_nfs", "CIFS": "virt_use_samba", "SMB": "virt_use_samba", "SMB2": "virt_use_samba"}
 
@@ -29,26 +41,20 @@ def selinux_nfs(
     there: Target[Paths],
     mounts: Target[Mounts],
     selinux: Target[Selinux],
-) -> Iterator[Finding]:
+) -> Told:
     """SELinux on the target lets guests use images on network file systems.
 
     NFS, SMB and FUSE carry no labels of their own, so one boolean each opens them to all guests.
     """
-    unknown = Unknown()
-    wanted: dict[str, str] = {}
-    for disk in disks.disks:
-        path = unknown.path(disk, pools)
-        state = None if path is None else unknown.known(there.find(path))
-        if path is None or state is None or not state.exists:
-            continue
-        place = Place(state, mounts.of(state, path))
-        boolean = "virt_use_fusefs" if place.fuse else _BOOLEANS.get(place.shared or "")
-        if boolean is not None and not _labelled(place):
-            wanted.setdefault(boolean, path)
-    if not wanted and not unknown:
-        return
-    if not selinux.enforcing:
+    needs = list(_booleans(disks, pools, there, mounts))
+    if needs and not selinux.enforcing:
         raise NotApplicable("SELinux is not enforcing on the target")
+    wanted: dict[str, str] = {}
+    for need in needs:
+        if isinstance(need, Unavailable):
+            yield need
+        else:
+            wanted.setdefault(*need)
     for boolean, path in wanted.items():
         if not selinux.allows(boolean):
             yield Finding(
@@ -57,7 +63,19 @@ def selinux_nfs(
                 because=f"QEMU may not open {path}",
                 remedy=f"On the target: setsebool -P {boolean} on",
             )
-    unknown.end()
+
+
+def _booleans(disks: GuestDisks, pools: Pools, there: Paths, mounts: Mounts) -> Iterator[tuple[str, str] | Unavailable]:
+    """Per disk on a file system without labels: the boolean that opens it, and the path."""
+    for disk in disks.disks:
+        path = yield from path_of(disk, pools)
+        state = None if path is None else (yield from if_known(there.find(path)))
+        if path is None or state is None or not state.exists:
+            continue
+        place = Place(state, mounts.of(state, path))
+        boolean = "virt_use_fusefs" if place.fuse else _BOOLEANS.get(place.shared or "")
+        if boolean is not None and not _labelled(place):
+            yield boolean, path
 
 
 def _labelled(place: Place) -> bool:

@@ -4,7 +4,7 @@ import ipaddress
 import shlex
 from collections.abc import Iterator
 
-from audit.check import Blocks, Finding, Severity, Stage, Target, Unavailable, check
+from audit.check import Blocks, Finding, Severity, Stage, Target, Told, Unavailable, check
 from audit.facts.firewall import Listening
 from audit.facts.guest import GuestIdentity, GuestMemory
 from audit.facts.guest_devices import GuestDevices, GuestDisks, GuestNics
@@ -28,7 +28,7 @@ VIRTIOFS_MAY = Version(10, 6, 0)
 )
 def no_passthrough(
     devices: GuestDevices, nics: GuestNics, libvirt: Libvirt, bound: VfioDevices, mellanox: MellanoxDevices
-) -> Iterator[Finding]:
+) -> Told:
     """The guest holds no device of the host that cannot migrate.
 
     The state of passed-through hardware stays behind, unless the kernel driver that holds the device can hand it over
@@ -40,19 +40,16 @@ def no_passthrough(
         for device in devices.hostdevs
     ]
     held += [("NIC", nic.pci_address, nic.driver, nic.teaming, "pci") for nic in nics.nics if nic.type == "hostdev"]
-    unknown: list[Unavailable] = []
     for what, address, asked, teaming, kind in held:
         if kind == "usb" or teaming == "transient":
             continue
         try:
             because = _why_not_movable(kind, address, asked, libvirt, bound, mellanox)
         except Unavailable as why:
-            unknown.append(why)
+            yield why
             continue
         if because:
             yield Finding(expected="no such device", actual=f"{what} {address or ''}".strip(), because=because)
-    for reason in unknown:
-        raise reason
 
 
 def _why_not_movable(

@@ -3,9 +3,11 @@
 import shlex
 from collections.abc import Iterator
 
-from audit.check import Blocks, Cluster, Finding, Severity, Stage, Target, check
+from audit.check import Blocks, Cluster, Finding, Severity, Stage, Target, Told, check
 from audit.facts.guest import GuestIdentity, GuestSnapshots, GuestState, HostGuestNames
+from audit.facts.guest_devices import GuestNics
 from audit.facts.guest_jobs import GuestBlockJobs, GuestJob
+from audit.facts.macs import MacsInUse, Plugged, place_of
 
 
 @check(
@@ -165,6 +167,78 @@ def uuids_unique(hosts: Cluster[HostGuestNames]) -> Iterator[Finding]:
                 actual=f"{', '.join(sorted(by_name))} share {uuid}, on {', '.join(places)}",
                 hosts=frozenset(places),
             )
+
+
+_NEW_MAC = "Give the copy another: virsh edit, drop its <mac>, and start it anew; or run the two on separate networks"
+
+
+def _same_network(one: Plugged, other: Plugged, *, same_host: bool) -> bool:
+    """Two NICs of one MAC address hear each other. Bridges that lead nowhere are each host's own."""
+    if one.vlans != other.vlans:
+        return False
+    if one.wire and other.wire:
+        return one.where == other.where or "" in {one.where, other.where}
+    return same_host and one.where == other.where
+
+
+@check(severity=Severity.LOW, reference="RHEL 9 §12.8; IEEE 802", remedy=_NEW_MAC, covers=("12.8/mac",))
+def macs_unique(hosts: Cluster[MacsInUse]) -> Told:
+    """No two running guests of the cluster have the same MAC address on one network, nor one of a host's own.
+
+    A copy that kept the address takes the other's traffic, now and then. On bridges of the same name it is seen if
+    they lead out of their hosts; copies on networks of their own do not disturb each other.
+    """
+    by_mac: dict[str, list[tuple[str, Plugged]]] = {}
+    for at in hosts:
+        for nic in at.fact.nics:
+            by_mac.setdefault(nic.mac, []).append((at.host, nic))
+        for nic_host, nic in ((other.host, nic) for other in hosts for nic in other.fact.nics):
+            if nic.wire and nic.mac in at.fact.own:
+                yield Finding(
+                    expected="a MAC address of its own",
+                    actual=f"{nic.name} on {nic_host} has {nic.mac}, which is {at.host}'s own",
+                    hosts=frozenset({nic_host, at.host}),
+                )
+    for mac, places in sorted(by_mac.items()):
+        clashing = [
+            (here, one, there, other)
+            for n, (here, one) in enumerate(places)
+            for there, other in places[n + 1 :]
+            if one.guest != other.guest and _same_network(one, other, same_host=here == there)
+        ]
+        for here, one, there, other in clashing:
+            yield Finding(
+                expected="one running guest of that MAC address",
+                actual=f"{mac}: {one.name} on {here}, {other.name} on {there}, "
+                + (f"both on {one.where}" if one.where == other.where and one.where else "both on the wire"),
+                hosts=frozenset({here, there}),
+            )
+    for at in hosts:
+        if at.fact.unread:
+            yield at.fact.missing()
+
+
+@check(severity=Severity.MEDIUM, stage=Stage.AFTER, reference="RHEL 9 §12.8", remedy=_NEW_MAC, covers=("12.8/mac",))
+def mac_free(nics: GuestNics, guest: GuestIdentity, there: Target[MacsInUse]) -> Told:
+    """No guest that runs on the target has the guest's MAC address on the network that the guest comes to.
+
+    Copies of one guest do not disturb each other on hosts and networks of their own; brought together, they do.
+    """
+    own = [(nic, nic.mac.lower(), place_of(nic)) for nic in dict.fromkeys(nics.nics) if nic.mac]
+    for nic, mac, where in own:
+        for other in there.nics if mac in there.macs else ():
+            if other.mac != mac or other.guest == guest.uuid or other.vlans != nic.vlans:
+                continue
+            same_network = nic.network is not None and nic.network == other.network
+            on_wire = where is not None and other.wire and "" in {where, other.where}
+            if same_network or on_wire or (where is not None and where == other.where):
+                yield Finding(
+                    expected=f"no other guest with {mac}",
+                    actual=f"{other.name} runs there with it",
+                    because=f"both are on {nic.network or where or other.where or 'the wire'}",
+                )
+    if own and there.unread:
+        yield there.missing()
 
 
 @check(

@@ -6,12 +6,12 @@ the guests without one.
 
 from collections.abc import Iterator
 
-from audit.check import Finding, NotApplicable, Policy, Severity, check
+from audit.check import Finding, NotApplicable, Policy, Severity, Told, check
 from audit.facts.mellanox import CONNECTX_7, Iommu, MellanoxDevices, Pf
 from audit.facts.mellanox_tools import MIGRATION_ENABLED, MIGRATION_MODES, version_key
 from audit.facts.openvswitch import OpenVswitch
 from checks import _mellanox as needs
-from checks._mellanox import SECTION, VARIANT_DRIVER, together
+from checks._mellanox import SECTION, VARIANT_DRIVER
 
 NVIDIA_FIRMWARE = "28.41.1000"
 
@@ -31,7 +31,7 @@ def _cards_with_vfs(devices: MellanoxDevices) -> list[Pf]:
 
 
 @check(severity=Severity.LOW, reference=SECTION, covers=("12.8/cx7",))
-def connectx7(devices: MellanoxDevices) -> Iterator[Finding]:
+def connectx7(devices: MellanoxDevices) -> Told:
     """VFs of Mellanox devices belong to a ConnectX-7 in Ethernet mode.
 
     Only the VFs of this card can be migrated with the guest that has them. A VF itself does not show
@@ -40,16 +40,18 @@ def connectx7(devices: MellanoxDevices) -> Iterator[Finding]:
     with_vfs = [pf for pf in devices.pfs if pf.vfs]
     if not with_vfs:
         raise NotApplicable("no Mellanox device with VFs")
-    yield from together(*(needs.connectx7("", pf) for pf in with_vfs))
+    for pf in with_vfs:
+        yield from needs.connectx7("", pf)
 
 
 @check(severity=Severity.LOW, reference=SECTION, covers=("12.8/firmware", "failure 65"))
-def firmware(devices: MellanoxDevices, policy: Policy) -> Iterator[Finding]:
+def firmware(devices: MellanoxDevices, policy: Policy) -> Told:
     """The firmware of the ConnectX-7 is new enough to migrate VFs.
 
     Saving and loading the state of a VF is done by the card. Guests without a VF are not concerned.
     """
-    yield from together(*(needs.firmware("", pf, policy.mellanox_min_firmware) for pf in _cards(devices)))
+    for pf in _cards(devices):
+        yield from needs.firmware("", pf, policy.mellanox_min_firmware)
 
 
 @check(severity=Severity.INFO, reference="NVIDIA, SR-IOV live migration", covers=("12.8/firmware",))
@@ -81,12 +83,13 @@ def firmware_active(devices: MellanoxDevices) -> Iterator[Finding]:
 
 
 @check(severity=Severity.LOW, reference=SECTION, covers=("12.8/migration-mode", "failure 65"))
-def migration_mode(devices: MellanoxDevices) -> Iterator[Finding]:
+def migration_mode(devices: MellanoxDevices) -> Told:
     """VF_MIGRATION_MODE of the ConnectX-7 is MIGRATION_ENABLED.
 
     It is set in the card's own memory and takes effect with its next reset.
     """
-    yield from together(*(needs.migration_mode("", pf) for pf in _cards(devices)))
+    for pf in _cards(devices):
+        yield from needs.migration_mode("", pf)
 
 
 @check(severity=Severity.LOW, reference=SECTION, covers=("12.8/migration-mode",))
@@ -129,45 +132,89 @@ def variant_driver(devices: MellanoxDevices) -> Iterator[Finding]:
         yield Finding(f"module {VARIANT_DRIVER}", "the running kernel has no such module")
 
 
-@check(severity=Severity.LOW, reference=SECTION, covers=("12.8/switchdev",))
-def switchdev(devices: MellanoxDevices) -> Iterator[Finding]:
+@check(
+    severity=Severity.LOW,
+    reference=SECTION,
+    covers=(
+        "12.8/switchdev",
+        "12.8/both",
+    ),
+)
+def switchdev(devices: MellanoxDevices) -> Told:
     """A ConnectX-7 with VFs is in switchdev mode.
 
     Guests without a VF are not concerned.
     """
-    yield from together(*(needs.switchdev("", pf) for pf in _cards_with_vfs(devices)))
-
-
-@check(severity=Severity.LOW, reference=SECTION, covers=("12.8/detach", "12.8/migratable"))
-def migratable(devices: MellanoxDevices) -> Iterator[Finding]:
-    """The VFs of a ConnectX-7 are made migratable.
-
-    It is set per VF, while no driver holds it, and is lost when the VFs are made anew.
-    """
-    yield from together(*(needs.migratable("", pf, vf) for pf in _cards_with_vfs(devices) for vf in pf.vfs))
-
-
-@check(severity=Severity.LOW, reference=SECTION, covers=("12.8/nic-up",))
-def link(devices: MellanoxDevices) -> Iterator[Finding]:
-    """A ConnectX-7 with VFs has its link up.
-
-    The VFs reach the network through it.
-    """
-    yield from together(*(needs.link("", pf) for pf in _cards_with_vfs(devices)))
+    for pf in _cards_with_vfs(devices):
+        yield from needs.switchdev("", pf)
 
 
 @check(
     severity=Severity.LOW,
     reference=SECTION,
-    covers=("12.3/firmware-settings", "12.8/iommu", "12.8/iommu-on", "12.8/acs"),
+    covers=(
+        "12.8/migratable",
+        "12.8/detach",
+        "12.8/both",
+    ),
 )
-def iommu(devices: MellanoxDevices, iommu: Iommu) -> Iterator[Finding]:
+def migratable(devices: MellanoxDevices) -> Told:
+    """The VFs of a ConnectX-7 are made migratable.
+
+    It is set per VF, while no driver holds it, and is lost when the VFs are made anew.
+    """
+    for pf in _cards_with_vfs(devices):
+        for vf in pf.vfs:
+            yield from needs.migratable("", pf, vf)
+
+
+@check(
+    severity=Severity.LOW,
+    reference=SECTION,
+    covers=(
+        "12.8/nic-up",
+        "12.8/both",
+    ),
+)
+def link(devices: MellanoxDevices) -> Told:
+    """A ConnectX-7 with VFs has its link up.
+
+    The VFs reach the network through it.
+    """
+    for pf in _cards_with_vfs(devices):
+        yield from needs.link("", pf)
+
+
+@check(
+    severity=Severity.LOW,
+    reference=SECTION,
+    covers=("12.8/iommu", "12.8/iommu-on", "12.8/acs", "12.3/firmware-settings"),
+)
+def iommu(devices: MellanoxDevices, iommu: Iommu) -> Told:
     """The IOMMU is on where there is a ConnectX-7, and keeps its VFs apart.
 
     It lets a guest drive a VF without reaching the host's memory; ACS keeps VFs from reaching each other.
     """
     cards = _cards(devices)
-    yield from together(needs.iommu("", iommu), *(needs.isolated("", vf) for pf in cards for vf in pf.vfs))
+    yield from needs.iommu("", iommu)
+    for vf in (vf for pf in cards for vf in pf.vfs):
+        yield from needs.isolated("", vf, iommu)
+
+
+@check(severity=Severity.INFO, reference=SECTION, covers=("12.8/iommu-on",))
+def iommu_passthrough(devices: MellanoxDevices, iommu: Iommu) -> Iterator[Finding]:
+    """The host's own devices pass the IOMMU by (iommu=pt) where there is a ConnectX-7.
+
+    It costs guests nothing to do without; the host's own network and disks are faster with it. Kernels may be built so.
+    """
+    _cards(devices)
+    if iommu.groups and not iommu.passthrough:
+        yield Finding(
+            expected="iommu=pt among the kernel's arguments",
+            actual=" ".join(iommu.arguments) or "no argument about the IOMMU",
+            because="Every transfer of the host's own devices is translated.",
+            remedy='grubby --args="iommu=pt" --update-kernel=ALL && systemctl reboot',
+        )
 
 
 @check(
@@ -181,17 +228,19 @@ def iommu(devices: MellanoxDevices, iommu: Iommu) -> Iterator[Finding]:
         "12.8/bridge",
         "12.8/pf-port",
         "12.8/vf-port",
+        "12.8/both",
     ),
 )
-def openvswitch(devices: MellanoxDevices, ovs: OpenVswitch) -> Iterator[Finding]:
+def openvswitch(devices: MellanoxDevices, ovs: OpenVswitch) -> Told:
     """Open vSwitch is installed, running and set up where a ConnectX-7 has VFs.
 
     In switchdev mode nothing but a bridge carries their traffic.
     """
     cards = _cards_with_vfs(devices)
-    yield from together(
-        needs.openvswitch("", ovs),
-        needs.settings("", ovs),
-        *(needs.bridged("", "NIC", pf.uplink, ovs) for pf in cards),
-        *(needs.bridged("", "representor of the VF", vf.representor, ovs) for pf in cards for vf in pf.vfs),
-    )
+    if not needs.kernel_bridged(vf for pf in cards for vf in pf.vfs):
+        yield from needs.openvswitch("", ovs)
+        yield from needs.settings("", ovs)
+    for pf in cards:
+        yield from needs.uplink("", pf, ovs)
+        for vf in pf.vfs:
+            yield from needs.representor("", pf, vf, ovs)

@@ -3,7 +3,19 @@
 import shlex
 from collections.abc import Iterator
 
-from audit.check import Blocks, Finding, NotApplicable, Policy, Severity, Source, Stage, Target, Unavailable, check
+from audit.check import (
+    Blocks,
+    Finding,
+    NotApplicable,
+    Policy,
+    Severity,
+    Source,
+    Stage,
+    Target,
+    Told,
+    Unavailable,
+    check,
+)
 from audit.facts.clock import Clock
 from audit.facts.confinement import GuestLabels, SecurityDrivers
 from audit.facts.firewall import Listening
@@ -131,10 +143,9 @@ def daemons_not_mixed(daemons: Daemons) -> Iterator[Finding]:
         )
 
 
-def _faults(files: tuple[Certificate, ...], roles: set[str]) -> Iterator[Finding]:
-    """Definite faults first; then what could not be read, as `Unavailable`."""
-    mine = [file for file in files if file.role in roles]
-    for file in mine:
+def _faults(files: tuple[Certificate, ...], roles: set[str]) -> Told:
+    """What is wrong with files, and which of them could not be read."""
+    for file in (file for file in files if file.role in roles):
         shown = shlex.quote(file.path)
         if not file.present:
             yield Finding(f"{file.path} exists", "it does not", "TLS cannot be set up without it.")
@@ -145,9 +156,8 @@ def _faults(files: tuple[Certificate, ...], roles: set[str]) -> Iterator[Finding
                 because="The other side refuses an expired certificate.",
                 remedy=f"openssl x509 -noout -dates -in {shown}",
             )
-    for file in mine:
         if file.problem:
-            raise Unavailable(TLS, f"{file.path}: {file.problem}")
+            yield Unavailable(TLS, f"{file.path}: {file.problem}")
 
 
 @check(
@@ -158,7 +168,7 @@ def _faults(files: tuple[Certificate, ...], roles: set[str]) -> Iterator[Finding
     offline=True,
     covers=("12.6/socket-tls", "failure 40"),
 )
-def tls_certificates(target: Target[TlsCertificates], policy: Policy) -> Iterator[Finding]:
+def tls_certificates(target: Target[TlsCertificates], policy: Policy) -> Told:
     """The target has the key and valid certificates that qemu+tls needs.
 
     The target proves with its server certificate who it is, and checks the source against the certificate of the
@@ -176,7 +186,7 @@ def tls_certificates(target: Target[TlsCertificates], policy: Policy) -> Iterato
     offline=True,
     covers=("12.6/socket-tls", "failure 40"),
 )
-def tls_client_certificates(source: Source[TlsCertificates], policy: Policy) -> Iterator[Finding]:
+def tls_client_certificates(source: Source[TlsCertificates], policy: Policy) -> Told:
     """The source has the certificates with which it introduces itself over qemu+tls.
 
     libvirt on the target asks its clients for a certificate, unless told not to. Where `virsh` runs on another

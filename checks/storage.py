@@ -3,7 +3,19 @@
 import shlex
 from collections.abc import Iterator
 
-from audit.check import Blocks, Finding, NotApplicable, Severity, Source, Stage, Target, Unavailable, check
+from audit.check import (
+    Blocks,
+    Finding,
+    NotApplicable,
+    Severity,
+    Source,
+    Stage,
+    Target,
+    Told,
+    Unavailable,
+    check,
+    if_known,
+)
 from audit.facts.guest import GuestIdentity, GuestMachine, GuestState
 from audit.facts.guest_devices import Disk, GuestDevices, GuestDisks, GuestFiles
 from audit.facts.names import OwnAddresses
@@ -11,7 +23,7 @@ from audit.facts.paths import Paths, PathState
 from audit.facts.pools import Pools, Secrets
 from audit.facts.storage import Mount, Mounts, Place, SharedFilesystems, same_file
 from audit.facts.versions import Libvirt, Version
-from checks._storage import Unknown
+from checks._storage import path_of
 
 QEMU_FLUSHES = Version(5, 7, 0)
 """Since then libvirt knows that QEMU drops its host cache at the switchover, whatever the cache mode."""
@@ -35,17 +47,14 @@ _SUPPLY = {
     reference="RHEL 9 §12.6; libvirt 11.3 qemuDomainDetermineDiskChain",
     covers=("12.6/storage-lun", "12.6/storage-shared", "failure 46", "failure 50", "failure 54", "failure 55"),
 )
-def disks_reachable(
-    disks: GuestDisks, guest: GuestIdentity, pools: Target[Pools], there: Target[Paths]
-) -> Iterator[Finding]:
+def disks_reachable(disks: GuestDisks, guest: GuestIdentity, pools: Target[Pools], there: Target[Paths]) -> Told:
     """Every disk, CD-ROM and floppy image exists on the target at the same path.
 
     The target's QEMU opens the files and devices that the guest's configuration names.
     """
-    unknown = Unknown()
     for disk in disks.disks:
-        path = unknown.path(disk, pools)
-        state = None if path is None else unknown.known(there.find(path))
+        path = yield from path_of(disk, pools)
+        state = None if path is None else (yield from if_known(there.find(path)))
         if state is None or state.exists or disk.startup_policy != "mandatory":
             continue
         name, target = shlex.quote(guest.name), shlex.quote(disk.target)
@@ -57,7 +66,6 @@ def disks_reachable(
             + (f" ({disk.device} {disk.target})" if removable else f" (disk {disk.target})"),
             remedy=f"virsh change-media {name} {target} --eject" if removable else _SUPPLY[disk.type == "block"],
         )
-    unknown.end()
 
 
 @check(
@@ -78,25 +86,25 @@ def disks_shared(
     there: Target[Paths],
     there_mounts: Target[Mounts],
     addresses: Target[OwnAddresses],
-) -> Iterator[Finding]:
+) -> Told:
     """Every disk that the guest writes to is the same one on the target.
 
     libvirt refuses to migrate when an image lies on a local file system. It does not notice when a path leads to
     another file or block device on the target: the guest would go on with somebody else's data.
     """
-    unknown = Unknown()
     for disk in _written(disks):
         if disk.type == "dir":
             continue
-        path, their_path = unknown.path(disk, pools, own=True), unknown.path(disk, their_pools)
+        path = yield from path_of(disk, pools, own=True)
+        their_path = yield from path_of(disk, their_pools)
         if path is None:
             continue
-        ours = unknown.known(here.find(path))
-        theirs = None if their_path is None else unknown.known(there.find(their_path))
+        ours = yield from if_known(here.find(path))
+        theirs = None if their_path is None else (yield from if_known(there.find(their_path)))
         if ours is None:
             continue
         if not ours.exists:
-            unknown.append(Unavailable(Paths.probes[0], f"{path}: in use, but not found on the guest's own host"))
+            yield Unavailable(Paths.probes[0], f"{path}: in use, but not found on the guest's own host")
             continue
         source = Place(ours, here_mounts.of(ours, path))
         target = None
@@ -105,7 +113,7 @@ def disks_shared(
         try:
             actual = _not_shared(path, source, target, declared, addresses)
         except Unavailable as why:
-            unknown.append(why)
+            yield why
             actual = ""
         if actual:
             yield Finding(
@@ -115,7 +123,6 @@ def disks_shared(
             )
         elif target is not None and target.mount is not None and target.mount.read_only:
             yield _read_only(their_path or path, target.mount)
-    unknown.end()
 
 
 def _read_only(path: str, mount: Mount) -> Finding:
@@ -206,16 +213,15 @@ def cache_mode(
     remedy="Copy the file to the same path on the target, or move the chain to shared storage",
     covers=("12.6/storage-shared", "failure 46"),
 )
-def backing_chain(state: GuestState, disks: GuestDisks, here: Source[Paths], there: Target[Paths]) -> Iterator[Finding]:
+def backing_chain(state: GuestState, disks: GuestDisks, here: Source[Paths], there: Target[Paths]) -> Told:
     """Every image below a disk's top image exists on the target, with the same size.
 
     An overlay holds only what differs from the image below it. With another one below, its data is garbage.
     """
     if not state.active:
         raise NotApplicable("shut off: libvirt tells what lies below an image while the guest runs")
-    unknown = Unknown()
     for disk, path in _layers(disks):
-        theirs = unknown.known(there.find(path))
+        theirs = yield from if_known(there.find(path))
         if theirs is None:
             continue
         if not theirs.exists:
@@ -225,11 +231,11 @@ def backing_chain(state: GuestState, disks: GuestDisks, here: Source[Paths], the
                 because=f"Cannot access backing file '{path}' of {disk.target}",
             )
             continue
-        ours = unknown.known(here.find(path))
+        ours = yield from if_known(here.find(path))
         try:
             differs = "" if ours is None else _another_layer(path, ours, theirs)
         except Unavailable as why:
-            unknown.append(why)
+            yield why
             continue
         if differs:
             yield Finding(
@@ -239,10 +245,7 @@ def backing_chain(state: GuestState, disks: GuestDisks, here: Source[Paths], the
             )
     for disk in disks.disks:
         if disk.source is not None and not disk.backing_known and disk.type in {"file", "block", "volume"}:
-            unknown.append(
-                Unavailable(GuestDisks.probes[1], f"{disk.target}: the XML does not tell what lies below the image")
-            )
-    unknown.end()
+            yield Unavailable(GuestDisks.probes[1], f"{disk.target}: the XML does not tell what lies below the image")
 
 
 def _another_layer(path: str, ours: PathState, theirs: PathState) -> str:
@@ -292,15 +295,15 @@ def backing_copies(
     reference="QEMU: the firmware is part of the guest's memory layout",
     covers=("failure 29",),
 )
-def nvram_and_loader(machine: GuestMachine, here: Source[Paths], there: Target[Paths]) -> Iterator[Finding]:
+def nvram_and_loader(machine: GuestMachine, here: Source[Paths], there: Target[Paths]) -> Told:
     """The guest's firmware and the folder of its variables exist on the target.
 
     The target's QEMU maps the firmware file before it receives anything, and expects it to be of the same size.
     The variables travel along; libvirt makes the file for them.
     """
-    unknown = Unknown()
     if machine.loader:
-        theirs, ours = unknown.known(there.find(machine.loader)), unknown.known(here.find(machine.loader))
+        theirs = yield from if_known(there.find(machine.loader))
+        ours = yield from if_known(here.find(machine.loader))
         if theirs is not None and not theirs.exists:
             yield Finding(
                 expected=f"{machine.loader} on the target",
@@ -316,7 +319,7 @@ def nvram_and_loader(machine: GuestMachine, here: Source[Paths], there: Target[P
                 remedy="Install the same firmware package in the same version on the target",
             )
     if machine.nvram:
-        theirs = unknown.known(there.find(machine.nvram))
+        theirs = yield from if_known(there.find(machine.nvram))
         if theirs is not None and not theirs.folder_exists:
             folder = machine.nvram.rpartition("/")[0]
             yield Finding(
@@ -324,7 +327,6 @@ def nvram_and_loader(machine: GuestMachine, here: Source[Paths], there: Target[P
                 actual="not there",
                 remedy=f"On the target: mkdir -p {shlex.quote(folder)}",
             )
-    unknown.end()
 
 
 @check(
@@ -350,14 +352,13 @@ def emulator_present(machine: GuestMachine, guest: GuestIdentity, there: Target[
 
 
 @check(severity=Severity.HIGH, blocks=Blocks.MIGRATION, stage=Stage.START, reference="QEMU chardev/char-file.c")
-def serial_paths(devices: GuestDevices, there: Target[Paths]) -> Iterator[Finding]:
+def serial_paths(devices: GuestDevices, there: Target[Paths]) -> Told:
     """The files, pipes and sockets of serial lines can be opened on the target.
 
     For a log or a listening socket its folder must exist, for a device, a pipe or a peer's socket the path itself.
     """
-    unknown = Unknown()
     for kind, path in devices.serial_paths:
-        state = unknown.known(there.find(path))
+        state = yield from if_known(there.find(path))
         if state is None or state.exists:
             continue
         folder = path.rpartition("/")[0] or "/"
@@ -370,19 +371,17 @@ def serial_paths(devices: GuestDevices, there: Target[Paths]) -> Iterator[Findin
                 because=f"{path} cannot be made",
                 remedy=f"On the target: mkdir -p {shlex.quote(folder)}",
             )
-    unknown.end()
 
 
 @check(severity=Severity.HIGH, blocks=Blocks.MIGRATION, stage=Stage.START, reference="QEMU: what it opens at its start")
-def files_present(files: GuestFiles, there: Target[Paths]) -> Iterator[Finding]:
+def files_present(files: GuestFiles, there: Target[Paths]) -> Told:
     """What else the guest's configuration names on its host exists on the target.
 
     Kernel and initial RAM disk of a direct boot, persistent memory, shared folders, sockets of other processes: QEMU
     does not start without them. Of a socket that QEMU makes itself, the folder must exist.
     """
-    unknown = Unknown()
     for file in files.files:
-        state = unknown.known(there.find(file.path))
+        state = yield from if_known(there.find(file.path))
         if state is None or state.exists or (file.made and state.folder_exists):
             continue
         wanted = file.path.rpartition("/")[0] if file.made else file.path
@@ -392,7 +391,6 @@ def files_present(files: GuestFiles, there: Target[Paths]) -> Iterator[Finding]:
             because=f"{file.what}: Failed to open '{file.path}': No such file or directory",
             remedy="Provide it on the target under the same path",
         )
-    unknown.end()
 
 
 @check(

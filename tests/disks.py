@@ -6,6 +6,7 @@ from audit.facts.guest_devices import Disk
 from audit.facts.paths import Paths, PathState
 from audit.facts.pools import Pool, Pools
 from audit.facts.storage import Mount, Mounts
+from tests.asked import found as found
 
 DISK = Disk("vda", "disk", "file", "/srv/a", (), True, "qcow2", "none", False, False, False, False, ())
 VOLUME = replace(DISK, type="volume", source="fast/a")
@@ -16,10 +17,6 @@ FILE = PathState(True, True, (), "file", 1024, "0:45", 99, NFS, 0, frozenset())
 GONE = PathState(False, True, (), None, 0, None, 0, None, 0, frozenset())
 LOCAL = replace(FILE, magic=XFS, device="254:1", inode=7)
 BLOCK = replace(FILE, kind="block", identity=frozenset({"naa.1#0"}))
-
-
-def found(check, *facts):
-    return list(check.function(*facts))
 
 
 def paths(**states):

@@ -7,15 +7,17 @@ from typing import Any
 from audit.check import Check, Finding, Policy
 from audit.evidence import Probe
 from audit.facts.base import Unavailable
-from audit.facts.guest import GuestState
-from audit.facts.guest_devices import GuestDevices, GuestNics, HostDevice, Nic
+from audit.facts.guest import GuestIdentity, GuestState
+from audit.facts.guest_devices import GuestDevices, GuestNics, HostDevice, KeptDevices, Nic
 from audit.facts.mellanox import Iommu, MellanoxDevices, Netdev, Pf, Vf
 from audit.facts.mellanox_tools import DevlinkPort, Firmware, Unread, VfMigrationMode
 from audit.facts.openvswitch import Bridge, Database, OpenVswitch
 from audit.facts.versions import Libvirt, Qemu, Version
 from audit.judge import Missing
+from tests.asked import found
 
 BDF = "0000:e1:00.0"
+MAC = "52:54:00:56:8c:f7"
 UNREAD = Unread(Probe("some.probe", "true"), "no root")
 POLICY = Policy()
 
@@ -86,7 +88,8 @@ UNREADABLE = MellanoxDevices(UNREAD, UNREAD, UNREAD)
 
 def nic(**changes: Any) -> Nic:
     fields: dict[str, Any] = {field.name: None for field in fields_of(Nic)}
-    return Nic(**fields | {"type": "hostdev", "pci_address": "0000:e1:00.1"} | changes)
+    fine = {"type": "hostdev", "pci_address": "0000:e1:00.1", "mac": MAC, "managed": True}
+    return Nic(**fields | fine | changes)
 
 
 def nics(*all_of_them: Nic) -> GuestNics:
@@ -106,6 +109,15 @@ WITH_VF, NOTHING_ELSE = nics(nic()), devices()
 WITHOUT = nics(nic(type="network", pci_address=None))
 
 
+WEB = GuestIdentity("web 1", "6c1a5b8e-3b0f-4c56-8a44-0d2f6b1f2a10", None)
+
+
+def _saved(guest: GuestNics, others: GuestDevices) -> KeptDevices:
+    """A saved definition that has what the running guest has."""
+    addresses = (*(nic.pci_address for nic in guest.nics), *(device.address for device in others.hostdevs))
+    return KeptDevices(frozenset(nic.mac for nic in guest.nics if nic.mac), frozenset(filter(None, addresses)))
+
+
 def judge(
     check: Check,
     source: MellanoxDevices = GOOD,
@@ -114,13 +126,15 @@ def judge(
     guest: GuestNics = WITH_VF,
     others: GuestDevices = NOTHING_ELSE,
     qemu: tuple[Qemu, Qemu] = (QEMU, QEMU),
+    saved: KeptDevices | None = None,
 ) -> list[Finding]:
-    """The check's findings, given what its signature asks for."""
+    """The check's findings, given what its signature asks for. Raises what `found` raises."""
     seen: dict[str, list[Any]] = {"MellanoxDevices": [source, target], "Qemu": list(qemu)}
     given: dict[str, Any] = {"GuestNics": guest, "GuestDevices": others, "GuestState": RUNNING, "Policy": POLICY}
+    given |= {"GuestIdentity": WEB, "KeptDevices": saved or _saved(guest, others)}
     given |= {"Iommu": around.iommu_state, "OpenVswitch": around.openvswitch_state, "Libvirt": around.libvirt_state}
     arguments = []
     for parameter in check.parameters:
         name = parameter.kind.__name__
         arguments.append(given[name] if name in given else seen[name].pop(0))
-    return list(check.function(*arguments))
+    return found(check, *arguments)

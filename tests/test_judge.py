@@ -7,9 +7,21 @@ from typing import ClassVar, Self
 
 import pytest
 
-from audit.check import Blocks, Cluster, Finding, NotApplicable, Policy, Severity, Source, Target, check
+from audit.check import (
+    Blocks,
+    Cluster,
+    Finding,
+    NotApplicable,
+    Policy,
+    Severity,
+    Source,
+    Target,
+    Told,
+    check,
+    if_known,
+)
 from audit.evidence import Evidence, HostEvidence, Probe
-from audit.facts.base import Facts, Guest, GuestFact, GuestSource, HostFact, Said, Unavailable
+from audit.facts.base import Facts, Guest, GuestFact, GuestSource, HostFact, NotAsked, Said, Unavailable
 from audit.judge import Judge, Missing, Subject, discover
 from audit.text import parse_xml
 
@@ -153,6 +165,60 @@ def test_what_was_found_before_the_check_stopped_is_kept(stop):
     found, _ = judged(partly, {"a": "1"})
     [outcome] = found.of(Subject("a"))
     assert outcome.judged.status == "fail"
+
+
+A, B = Finding(expected="a", actual="b"), Finding(expected="c", actual="d")
+GONE, LOST = Unavailable(LOAD, "gone"), Unavailable(Probe("test.other", "true"), "lost")
+UNTRIED = NotAsked(LOAD, "not tried")
+
+
+@pytest.mark.parametrize(
+    ("told", "status", "reason"),
+    [
+        ([GONE, A, LOST, B], "fail", ""),
+        ([GONE, LOST], "unknown", "test.load: gone"),
+        ([UNTRIED, LOST], "unknown", "test.other: lost"),  # what nobody asked for hides nothing
+        ([UNTRIED], "skip", ""),
+        ([GONE, NotApplicable("no more to see")], "unknown", "test.load: gone"),
+        ([A, NotApplicable("no more to see")], "fail", ""),
+        ([GONE, ValueError("bug")], "error", ""),
+        ([A, ValueError("bug")], "fail", ""),
+        (["a word"], "error", ""),
+        ([], "pass", ""),
+    ],
+)
+def test_a_check_may_tell_what_it_cannot_see_and_go_on(told, status, reason):
+    def partly(load: Load) -> Told:
+        """Every part holds."""
+        for part in told:
+            if isinstance(part, NotApplicable | ValueError):
+                raise part
+            yield part
+
+    found, made = judged(partly, {"a": "1"})
+    assert found.counts[made.id] == {status: 1}
+    for outcome in found.of(Subject("a")):
+        assert outcome.judged.findings == tuple(part for part in told if status == "fail" and isinstance(part, Finding))
+        assert outcome.judged.reason.startswith(reason)
+
+
+def test_a_cluster_check_that_told_what_it_cannot_see_is_unknown():
+    def partly(loads: Cluster[Load]) -> Told:
+        """No host is busy."""
+        yield from (GONE for member in loads if member.fact.percent > 50)
+
+    for loads, status in (({"a": "1", "b": "99"}, "unknown"), ({"a": "1", "b": "2"}, "pass")):
+        found, made = judged(partly, loads)
+        assert found.counts[made.id] == {status: 1}
+
+
+def test_if_known_tells_why_there_is_nothing():
+    def look(value):
+        state = yield from if_known(value)
+        yield A if state == "seen" else B
+
+    assert list(look("seen")) == [A]
+    assert list(look(GONE)) == [GONE, B]
 
 
 def test_a_missing_fact_makes_unknown_only_who_looks_at_it():

@@ -176,6 +176,10 @@ class Nic:
     driver: str | None
     """Host driver asked for (`<driver model='mlx5_vfio_pci'>`), of a hostdev interface."""
     ifname: str | None
+    managed: bool = False
+    """Of a hostdev interface: libvirt takes the device from its driver, and gives it back."""
+    vlans: tuple[str, ...] = ()
+    """Its VLAN tags, where it has any."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,6 +216,8 @@ def _nic(node: etree._Element) -> Nic:
         pci_address=_pci(node.find("source/address[@type='pci']")) if kind == "hostdev" else None,
         driver=_get(node, "driver", "model") if kind == "hostdev" else None,
         ifname=_get(node, "target", "dev"),
+        managed=node.get("managed") == "yes",
+        vlans=tuple(tag.get("id", "") for tag in node.iterfind("vlan/tag")),
     )
 
 
@@ -228,6 +234,8 @@ class HostDevice:
     mdev_model: str | None
     dropped_when_missing: bool = False
     """A USB device that a target may do without (`startupPolicy`)."""
+    managed: bool = False
+    """libvirt takes the device from its driver, and gives it back."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -314,7 +322,30 @@ def _host_device(node: etree._Element) -> HostDevice:
         teaming=_get(node, "teaming", "type"),
         mdev_model=node.get("model"),
         dropped_when_missing=_get(node, "source", "startupPolicy") in {"optional", "requisite"},
+        managed=node.get("managed") == "yes",
     )
+
+
+@dataclass(frozen=True, slots=True)
+class KeptDevices(GuestFact):
+    """What of a guest's devices its next start would have, too: its saved definition's."""
+
+    probes: ClassVar[tuple[Probe, ...]] = _XML
+    macs: frozenset[str]
+    pci_addresses: frozenset[str]
+
+    @classmethod
+    def parse(cls, guest: GuestSource) -> Self:
+        """From the inactive XML. A transient guest's tells what it was started with."""
+        if guest.inactive is None:
+            raise Unavailable(_XML[2], "no inactive XML")
+        saved = guest._replace(xml=guest.inactive)
+        nics, others = GuestNics.parse(saved).nics, GuestDevices.parse(saved).hostdevs
+        addresses = (*(nic.pci_address for nic in nics), *(device.address for device in others))
+        return cls(
+            frozenset(nic.mac.lower() for nic in nics if nic.mac),
+            frozenset(address for address in addresses if address),
+        )
 
 
 def _graphics(root: etree._Element, inactive: etree._Element | None) -> tuple[tuple[str, str | None], ...]:

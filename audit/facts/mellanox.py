@@ -255,6 +255,12 @@ class Iommu(HostFact):
     arguments: tuple[str, ...]
     """The kernel's arguments about it, as booted."""
 
+    @property
+    def passthrough(self) -> bool:
+        """The arguments let the host's own devices pass it by: iommu=pt, or iommu.passthrough=1."""
+        options = {word for argument in self.arguments for word in argument.removeprefix("iommu=").split(",")}
+        return bool(options & {"pt", "iommu.passthrough=1"})
+
     @classmethod
     def parse(cls, said: Said) -> "Iommu":
         """From sysfs, the names of the ACPI tables and the kernel command line (which may be of several lines)."""

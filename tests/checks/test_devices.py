@@ -14,6 +14,7 @@ from audit.facts.network import Address
 from audit.facts.versions import Libvirt, Version
 from audit.facts.vfio import VfioDevices
 from checks import devices as checks
+from tests.asked import found
 
 F8 = GuestIdentity("f8", "11111111-2222-4333-8444-555555555555", None)
 PLAIN = GuestDevices((), (), (), None, None, False, False, None, (), (), False, False)
@@ -21,10 +22,6 @@ DISK = Disk("vda", "disk", "file", "/srv/a.raw", (), True, "raw", "none", False,
 NEW, OLD = (Libvirt(v, v) for v in (Version(11, 3, 0), Version(8, 5, 0)))
 DEBIAN12 = Libvirt(Version(9, 0, 0), Version(9, 0, 0))
 NO_CARDS = MellanoxDevices((), False, False)
-
-
-def found(check, *facts):
-    return list(check.function(*facts))
 
 
 def nic(**changes):
@@ -73,8 +70,8 @@ def test_passthrough_that_only_the_driver_knows_of():
 
 def test_a_definite_finding_comes_before_an_unknown():
     devices = replace(PLAIN, hostdevs=(HostDevice("mdev", "uuid", None, None, None), PCI))
-    findings = checks.no_passthrough.function(devices, GuestNics(()), NEW, GPU, NO_CARDS)
-    assert "0000:3b:00.0" in next(findings).actual
+    [finding] = found(checks.no_passthrough, devices, GuestNics(()), NEW, GPU, NO_CARDS)
+    assert "0000:3b:00.0" in finding.actual
 
 
 def test_usb():

@@ -1,19 +1,20 @@
 """Guest checks, on plain values; among them what really happened in a lab of real migrations."""
 
+from dataclasses import fields
+
 import pytest
 
 from audit.check import At, Unavailable
 from audit.facts.guest import GuestIdentity, GuestName, GuestSnapshots, GuestState, HostGuestNames
+from audit.facts.guest_devices import GuestNics, Nic
 from audit.facts.guest_jobs import GuestBlockJobs, GuestJob
+from audit.facts.macs import MacsInUse, Plugged
 from checks import guest as checks
+from tests.asked import found
 
 U1, U2 = "11111111-2222-4333-8444-555555555555", "91111111-2222-4333-8444-555555555555"
 F8 = GuestIdentity("f8", U1, None)
 NASTY = GuestIdentity("a'; rm -rf / #", U1, None)
-
-
-def found(check, *facts):
-    return list(check.function(*facts))
 
 
 def names(*guests, unread=()):
@@ -82,3 +83,85 @@ def test_uniqueness_in_a_cluster():
     assert "runs on a, b" in finding.actual
     [finding] = found(checks.names_unique, (At("a", names(("web", U1, True))), At("b", names(("web", U2, True)))))
     assert finding.hosts == {"a", "b"}
+
+
+MAC = "52:54:00:12:34:56"
+
+
+def plugged(guest, where="br0", *, mac=MAC, wire=True, network=None, vlans=()):
+    return Plugged(mac, guest, f"g{guest}", where, network, vlans, wire)
+
+
+def on(host, *nics, own=(), unread=0):
+    return At(host, MacsInUse(nics, frozenset(nic.mac for nic in nics), frozenset(own), unread))
+
+
+@pytest.mark.parametrize(
+    ("here", "there", "clash"),
+    [
+        (plugged("1"), plugged("2"), True),
+        (plugged("1"), plugged("1"), False),  # the same guest on both is another check's
+        (plugged("1"), plugged("2", "br1"), False),
+        (plugged("1", vlans=("10",)), plugged("2", vlans=("20",)), False),
+        (plugged("1", "virbr0", wire=False), plugged("2", "virbr0", wire=False), False),
+        (plugged("1", "br-lab", wire=False), plugged("2", "br-lab"), False),
+        (plugged("1", ""), plugged("2", ""), True),
+        (plugged("1", ""), plugged("2"), True),
+        (plugged("1", ""), plugged("2", "virbr0", wire=False), False),
+        (plugged("1"), plugged("2", mac="52:54:00:12:34:57"), False),
+    ],
+)
+def test_mac_addresses_across_hosts(here, there, clash):
+    findings = found(checks.macs_unique, (on("a", here), on("b", there), on("c")))
+    assert [finding.hosts for finding in findings] == [frozenset({"a", "b"})] * clash
+
+
+def test_mac_addresses_on_one_host():
+    copies = (plugged("1", "virbr0", wire=False), plugged("2", "virbr0", wire=False))
+    [finding] = found(checks.macs_unique, (on("a", *copies),))
+    assert finding.actual == f"{MAC}: g1 on a, g2 on a, both on virbr0"
+    assert not found(checks.macs_unique, (on("a", copies[0], plugged("2", "virbr1", wire=False)),))
+
+
+def test_a_guest_with_a_host_s_own_mac_address():
+    [finding] = found(checks.macs_unique, (on("a", plugged("1")), on("b", own=[MAC])))
+    assert (finding.actual, finding.hosts) == (f"g1 on a has {MAC}, which is b's own", frozenset({"a", "b"}))
+    assert not found(checks.macs_unique, (on("a", plugged("1", "virbr0", wire=False)), on("b", own=[MAC])))
+    assert not found(checks.macs_unique, (on("a", own=[MAC]), on("b", own=[MAC]))), "hosts are another matter"
+
+
+def test_guests_whose_mac_addresses_are_not_known():
+    with pytest.raises(Unavailable, match="1 running guests"):
+        found(checks.macs_unique, (on("a", plugged("1")), on("b", unread=1)))
+    assert found(checks.macs_unique, (on("a", plugged("1")), on("b", plugged("2"), unread=1)))
+
+
+def nic(**changes):
+    plain = {field.name: None for field in fields(Nic)} | {"type": "bridge", "mac": MAC.upper(), "vlans": ()}
+    return GuestNics((Nic(**plain | changes),))
+
+
+@pytest.mark.parametrize(
+    ("own", "there", "clash"),
+    [
+        (nic(source="br0", bridge="br0"), plugged("2"), True),
+        (nic(source="br0", bridge="br0"), plugged(U1), False),
+        (nic(source="br0", bridge="br0"), plugged("2", "br1"), False),
+        (nic(source="br0", bridge="br0", vlans=("7",)), plugged("2"), False),
+        (nic(source="br0", bridge="br0", mac=None), plugged("2"), False),
+        (nic(type="network", network="lab", bridge="virbr1"), plugged("2", "virbr2", network="lab", wire=False), True),
+        (nic(type="network", network="lab", bridge="virbr1"), plugged("2", "virbr2", network="x", wire=False), False),
+        (nic(type="hostdev"), plugged("2", ""), True),
+        (nic(type="hostdev"), plugged("2"), True),
+        (nic(type="hostdev"), plugged("2", "virbr0", wire=False), False),
+        (nic(type="user"), plugged("2"), False),
+    ],
+)
+def test_a_mac_address_that_is_taken_on_the_target(own, there, clash):
+    assert bool(found(checks.mac_free, own, F8, on("b", there).fact)) is clash
+
+
+def test_a_target_whose_mac_addresses_are_not_all_known():
+    with pytest.raises(Unavailable):
+        found(checks.mac_free, nic(source="br0"), F8, on("b", unread=2).fact)
+    assert not found(checks.mac_free, GuestNics(()), F8, on("b", unread=2).fact)

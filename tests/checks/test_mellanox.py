@@ -1,13 +1,20 @@
 """Notes about hosts whose Mellanox VFs cannot move yet."""
 
-import pytest
+from dataclasses import replace
+from pathlib import Path
 
-from audit.check import Blocks, Check, NotApplicable, Policy, Scope, Severity
-from audit.facts.mellanox import Netdev
+import pytest
+import yaml
+
+import audit
+from audit.check import Blocks, Check, NotApplicable, Policy, Scope, Severity, Unavailable
+from audit.facts.mellanox import Iommu, Netdev
 from audit.facts.mellanox_tools import Firmware, VfMigrationMode
 from checks import mellanox
-from tests.mellanox_hosts import GOOD, NO_CARD, STAGED_FIRMWARE, host, judge, pf, vf
+from checks import vf as vf_checks
+from tests.mellanox_hosts import AROUND, GOOD, NO_CARD, STAGED_FIRMWARE, UNTOLD, host, judge, pf, vf
 
+REQUIREMENTS = Path(audit.__file__).parent / "data/requirements.yaml"
 CHECKS = [value for value in vars(mellanox).values() if isinstance(value, Check)]
 
 
@@ -61,3 +68,33 @@ def test_names_from_the_host_are_quoted() -> None:
     nasty = host(pf(vf(), uplink=Netdev("a;reboot", "p0", "down", None)))
     [finding] = judge(mellanox.link, source=nasty)
     assert finding.remedy == "ip link set 'a;reboot' up"
+
+
+def test_iommu_passthrough_is_a_mere_note() -> None:
+    translated = replace(AROUND, iommu_state=Iommu(97, frozenset({"DMAR"}), ("intel_iommu=on",)))
+    [finding] = judge(mellanox.iommu_passthrough, around=translated)
+    assert finding.remedy.startswith('grubby --args="iommu=pt"')
+    assert mellanox.iommu_passthrough.severity is Severity.INFO
+    for arguments in (("iommu=pt",), ("iommu.passthrough=1",), ("iommu=soft,pt",)):
+        around = replace(AROUND, iommu_state=Iommu(97, frozenset({"IVRS"}), arguments))
+        assert judge(mellanox.iommu_passthrough, around=around) == []
+    off = replace(AROUND, iommu_state=Iommu(0, frozenset({"DMAR"}), ()))
+    assert judge(mellanox.iommu_passthrough, around=off) == []  # another check's
+    with pytest.raises(Unavailable):
+        judge(mellanox.iommu_passthrough, around=UNTOLD)
+
+
+@pytest.mark.parametrize("check", CHECKS, ids=lambda c: c.id)
+def test_every_check_says_what_it_covers(check: Check) -> None:
+    rows = {row["id"] for row in yaml.safe_load(REQUIREMENTS.read_text())["rows"]}
+    assert check.covers
+    assert set(check.covers) <= rows
+
+
+def test_every_requirement_of_the_section_is_covered() -> None:
+    rows = {row["id"] for row in yaml.safe_load(REQUIREMENTS.read_text())["rows"]}
+    wanted = {row for row in rows if row.startswith("12.8/")} - {"12.8/kvm"}  # told in 12.6
+    checked = {
+        row for made in (mellanox, vf_checks) for c in vars(made).values() if isinstance(c, Check) for row in c.covers
+    }
+    assert wanted <= checked

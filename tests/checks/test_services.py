@@ -13,6 +13,7 @@ from audit.facts.qemu_conf import QemuConf
 from audit.facts.services import Certificate, Daemons, Sshd, TlsCertificates, Unit, Units
 from audit.facts.versions import Packages
 from checks import services
+from tests.asked import found
 
 SSH, TLS, TCP = Policy(), Policy(transport="tls"), Policy(transport="tcp")
 SSHD = Sshd(frozenset({22}))
@@ -130,12 +131,11 @@ def test_certificates():
 
 
 def test_definite_faults_come_before_what_is_unknown():
-    broken = files(server={"present": False}, key={"problem": "no access"})
-    found = []
+    broken = files(ca={"problem": "no access"}, server={"present": False})
+    [finding] = found(services.tls_certificates, broken, TLS)
+    assert "server" in finding.expected
     with pytest.raises(Unavailable, match="no access"):
-        found.extend(services.tls_certificates.function(broken, TLS))
-    generator = services.tls_certificates.function(broken, TLS)
-    assert "server" in next(generator).expected
+        found(services.tls_certificates, files(key={"problem": "no access"}), TLS)
 
 
 def test_client_certificates_and_their_end():

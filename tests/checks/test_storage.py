@@ -69,7 +69,8 @@ def test_a_local_iso_is_named_with_its_remedy():
 
 def test_a_missing_disk_comes_before_an_unknown_one():
     disks = GuestDisks((replace(DISK, source="/srv/unknown"), DISK))
-    assert "/srv/a" in next(checks.disks_reachable.function(disks, WEB, NO_POOLS, paths(a=GONE))).expected
+    [finding] = found(checks.disks_reachable, disks, WEB, NO_POOLS, paths(a=GONE))
+    assert "/srv/a" in finding.expected
 
 
 def test_volumes_are_looked_up_in_each_host_s_own_pool():

@@ -30,6 +30,7 @@ from audit.facts.mellanox_tools import (
     VfMigrationMode,
     version_key,
 )
+from audit.facts.vfio import VFIO, VfioDevices
 
 PF = "0000:e1:00.0"
 SYSFS_TEXT = f"""\
@@ -440,6 +441,54 @@ def test_any_text_is_a_fact_or_refused(probe: Probe, words: str, framed: bool) -
                 read()
 
 
+def everything(devices: MellanoxDevices) -> int:
+    """Asks a fact all that it can be asked; how many of the answers there were."""
+    told = 0
+    reads: list[Callable[[], object]] = [lambda: devices.mstflint, lambda: devices.vfio_module, lambda: devices.pfs]
+    pfs = devices.pfs_state if isinstance(devices.pfs_state, tuple) else ()
+    for pf in pfs:
+        reads += [lambda p=pf: p.firmware, lambda p=pf: p.psid, lambda p=pf: p.vf_migration.enabled]  # type: ignore[misc]
+        reads += [lambda p=pf: str(p.vf_migration), lambda p=pf: p.eswitch, lambda p=pf: p.model]  # type: ignore[misc]
+        reads += [lambda v=vf: v.port for vf in pf.vfs] + [lambda v=vf: v.held for vf in pf.vfs]  # type: ignore[misc]
+    for read in reads:
+        with contextlib.suppress(Unavailable):
+            hash(read())
+            told += 1
+    return told
+
+
+DOMAIN = [probe for probe in MellanoxDevices.probes if probe.name.startswith("mellanox.")]
+
+
+@given(
+    probe=st.sampled_from(MellanoxDevices.probes), data=st.binary(max_size=300), status=st.sampled_from([0, 0, 1, 127])
+)
+def test_any_bytes_of_any_probe_are_told_or_refused(probe: Probe, data: bytes, status: int) -> None:
+    raw = {name: value for name, value in answers().items() if isinstance(value, str)}
+    outputs = {name: Evidence(name, 0, value.encode()) for name, value in raw.items()}
+    for text in (data, f"== {PF} {status}\n ".encode() + data.replace(b"\n", b"\n ") + b"\nend\n"):
+        outputs[probe.name] = Evidence(probe.name, status, text)
+        everything(MellanoxDevices.parse(Said(HostEvidence("kvm01", outputs))))
+
+
+@given(st.binary(max_size=200), st.sampled_from([0, 1]))
+def test_any_bytes_are_bound_devices_or_refused(data: bytes, status: int) -> None:
+    with contextlib.suppress(Unavailable, ValueError, LookupError):
+        VfioDevices.parse(Said(HostEvidence("kvm01", {VFIO.name: Evidence(VFIO.name, status, data)}))).driver(PF)
+
+
+def test_devices_that_vfio_holds(said: Callable[..., Said]) -> None:
+    bound = VfioDevices.parse(said({VFIO.name: "vfio-pci 0000:3b:00.0\nmlx5_vfio_pci 0000:e1:00.1\n"}))
+    assert (bound.driver("0000:e1:00.1"), bound.driver("0000:3b:00.0")) == ("mlx5_vfio_pci", "vfio-pci")
+    assert bound.driver(PF) is None
+    assert VfioDevices.parse(said({VFIO.name: "absent\n"})).driver(PF) is None
+    with pytest.raises(Unavailable):
+        VfioDevices.parse(said({VFIO.name: (1, "denied")})).driver(PF)
+    for broken in ("vfio-pci\n", "vfio-pci somewhere\n", "0000:3b:00.0\n"):
+        with pytest.raises(Unavailable):
+            VfioDevices.parse(said({VFIO.name: broken}))
+
+
 @given(st.binary(max_size=200))
 def test_any_bytes_are_an_iommu_or_refused(data: bytes) -> None:
     with contextlib.suppress(Unavailable, ValueError, LookupError):
@@ -589,6 +638,36 @@ def test_real_devlink_answers(said: Callable[..., Said], samples: Callable[[str]
     text = broadcom.read_text().replace("0000:af:00.0", PF)
     [pf] = MellanoxDevices.parse(said(answers(devlink_info=blocks(pf=text)))).pfs
     assert pf.firmware == Firmware("216.1.216.0", None, "0.0.0")
+
+
+@pytest.mark.corpus
+@pytest.mark.parametrize("probe", DOMAIN, ids=lambda p: p.name)
+def test_real_answers_of_every_tool_are_understood_or_refused(
+    probe: Probe, said: Callable[..., Said], samples: Callable[[str], list[Path]]
+) -> None:
+    """Whatever a tool prints, also where it is another's or another version's: text instead of JSON, errors, help."""
+    facts = ("devlink-eswitch", "devlink-info", "devlink-info-json", "devlink-port", "devlink-port-json", "ethtool-i")
+    for fact in (*facts, "mellanox-other", "mstconfig", "mstflint", "lspci"):
+        for path in samples(fact):
+            text = path.read_text(errors="replace")
+            for status in (0, 1):
+                answer = blocks(pf=(status, text), all=(status, text))
+                everything(MellanoxDevices.parse(said(answers(**{probe.name.partition(".")[2]: answer}))))
+
+
+@pytest.mark.corpus
+@pytest.mark.parametrize("fact", ["devlink-eswitch", "devlink-info", "devlink-port"])
+def test_real_devlink_text_is_not_taken_for_its_json(
+    fact: str, said: Callable[..., Said], samples: Callable[[str], list[Path]]
+) -> None:
+    for path in samples(fact):
+        text = path.read_text()
+        none = blocks(pf=(1, "none"))
+        tools = answers(eswitch=blocks(pf=text), ports=blocks(all=text), devlink_info=blocks(pf=text), ethtool=none)
+        [pf] = MellanoxDevices.parse(said(tools | {MSTFLINT.name: none})).pfs
+        for read in (lambda pf=pf: pf.eswitch, lambda pf=pf: pf.vfs[0].port, lambda pf=pf: pf.firmware):
+            with pytest.raises(Unavailable):
+                read()
 
 
 @pytest.mark.corpus

@@ -125,3 +125,22 @@ def test_real_tables(said: Callable[..., Said], samples: Callable[[str], list[Pa
         ("ovs-vsctl__debian12-lab__8.txt", "true"),
     ]
     assert len(refused) == 8
+
+
+@pytest.mark.corpus
+@pytest.mark.parametrize("fact", ["ovs-other-config", "ovs-vsctl"])
+def test_real_answers_in_any_place_are_understood_or_refused(
+    fact: str, said: Callable[..., Said], samples: Callable[[str], list[Path]]
+) -> None:
+    tables = DATABASE_TEXT.splitlines()
+    for path in samples(fact):
+        text = path.read_text(errors="replace").strip()
+        for place in range(4):
+            database = "\n".join([*tables[:place], text, *tables[place + 1 :]])
+            for answer in (database, text, (1, text)):
+                ovs = OpenVswitch.parse(said(answers(database=answer)))
+                with contextlib.suppress(Unavailable):
+                    hash(ovs.database)
+    for path in samples("ovs-other-config"):  # the map alone, as `ovs-vsctl get` prints it, is no table
+        with pytest.raises(Unavailable):
+            _ = OpenVswitch.parse(said(answers(database="\n".join([path.read_text().strip(), *tables[1:]])))).database
