@@ -60,3 +60,19 @@ def _formats(disk: etree._Element) -> Iterator[str]:
         if kind is not None and kind.get("type"):
             yield kind.get("type") or ""
         layer = layer.find("backingStore")
+
+
+@dataclass(frozen=True, slots=True)
+class GuestSpice(GuestFact):
+    """Devices that speak SPICE, whatever the guest's graphics are."""
+
+    probes: ClassVar[tuple[Probe, ...]] = (GUESTS, XML, XML_INACTIVE)
+    devices: tuple[str, ...]
+    """channel, redirdev, smartcard, audio, …: each kind once."""
+
+    @classmethod
+    def parse(cls, guest: GuestSource) -> Self:
+        """Of type spicevmc, spiceport or spice. `<graphics>` is told by `GuestDevices`."""
+        nodes = (node for node in guest.xml.iterfind("devices/*") if node.tag != "graphics")
+        found = (str(node.tag) for node in nodes if node.get("type") in {"spicevmc", "spiceport", "spice"})
+        return cls(tuple(dict.fromkeys(found)))

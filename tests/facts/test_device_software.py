@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from audit.evidence import Evidence, HostEvidence
 from audit.facts.base import Said, Unavailable
-from audit.facts.blockers import GuestFormats
+from audit.facts.blockers import GuestFormats, GuestSpice
 from audit.facts.firmware import ROMS, GuestFirmware, OptionRoms
 from audit.facts.guest_devices import GuestFiles
 from audit.facts.taken import GuestNumbers, HostCids
@@ -160,6 +160,15 @@ def test_formats(guest_source):
     found = GuestFormats.parse(guest_source(DOMAIN.format("", inner)))
     assert found.formats == (("vda", "qcow2"), ("vda", "vmdk"), ("fda", "fat"), ("vdb", "fat"), ("sda", "raw"))
     assert (found.writable_folders, found.reservations, found.smartcard_host) == (("fda",), ("sda",), True)
+
+
+def test_what_speaks_spice(guest_source):
+    inner = (
+        "<graphics type='spice'/><channel type='spicevmc'/><redirdev bus='usb' type='spicevmc'/>"
+        "<redirdev bus='usb' type='spicevmc'/><channel type='unix'/><audio id='1' type='spice'/>"
+    )
+    assert GuestSpice.parse(guest_source(DOMAIN.format("", inner))).devices == ("channel", "redirdev", "audio")
+    assert GuestSpice.parse(guest_source(DOMAIN.format("", "<graphics type='spice'/>"))).devices == ()
 
 
 def test_more_files_of_the_host(guest_source):
