@@ -1,6 +1,5 @@
 """The devices of a guest: which of them keep it where it is, and what they ask of the target."""
 
-import ipaddress
 import shlex
 from collections.abc import Iterator
 
@@ -8,88 +7,89 @@ from audit.check import Blocks, Finding, Severity, Stage, Target, Told, Unavaila
 from audit.facts.firewall import Listening
 from audit.facts.guest import GuestIdentity, GuestMemory
 from audit.facts.guest_devices import GuestDevices, GuestDisks, GuestNics
+from audit.facts.hostdev import GuestHeld, MediatedDevices, PciDevices, UsbDevices
 from audit.facts.mellanox import MellanoxDevices
 from audit.facts.names import OwnAddresses, is_loopback
 from audit.facts.versions import Libvirt, Version
-from audit.facts.vfio import VfioDevices, migrates
+from audit.facts.vfio import VfioDevices
+from audit.facts.virtiofs import GuestShares, VirtiofsDaemons
+from checks._hostdev import PASSTHROUGH, why_it_stays
+from checks._sockets import collide, is_address
 
 QEMU_DECIDES = Version(8, 6, 0)
 """Since then libvirt asks QEMU what prevents a migration, instead of refusing every passed-through device."""
-VIRTIOFS_MAY = Version(10, 6, 0)
+VIRTIOFS_MAY = Version(10, 5, 0)
+"""RHEL 9.5's 10.5.0 has the change; what came before refuses."""
+VIRTIOFS_DOES = Version(10, 8, 0)
 
 
 @check(
     severity=Severity.HIGH,
     blocks=Blocks.MIGRATION,
     stage=Stage.ALLOWED,
-    reference="RHEL 9 §12.3; libvirt 11.3 qemuMigrationSrcIsAllowedHostdev",
+    reference="RHEL 9 §12.3; libvirt 11.3 qemuMigrationSrcIsAllowedHostdev; QEMU vfio_migration_realize",
     remedy="virsh detach-device GUEST DEVICE.xml --live before the migration, and attach one of the target's after it",
-    covers=("12.3/passthrough", "12.3/sr-iov", "12.3/mdev", "failure 64", "failure 65"),
+    covers=(*PASSTHROUGH, "failure 64", "failure 65", "failure 69"),
 )
 def no_passthrough(
-    devices: GuestDevices, nics: GuestNics, libvirt: Libvirt, bound: VfioDevices, mellanox: MellanoxDevices
+    held: GuestHeld,
+    libvirt: Libvirt,
+    bound: VfioDevices,
+    mellanox: MellanoxDevices,
+    pci: PciDevices,
+    mediated: MediatedDevices,
 ) -> Told:
     """The guest holds no device of the host that cannot migrate.
 
     The state of passed-through hardware stays behind, unless the kernel driver that holds the device can hand it over
     (for Mellanox virtual functions see the checks of that domain). A NIC of `<teaming type='transient'>` is unplugged
-    by libvirt for the migration.
+    by QEMU for the migration.
     """
-    held = [
-        (f"{device.type} device", device.address, device.driver, device.teaming, device.type)
-        for device in devices.hostdevs
-    ]
-    held += [("NIC", nic.pci_address, nic.driver, nic.teaming, "pci") for nic in nics.nics if nic.type == "hostdev"]
-    for what, address, asked, teaming, kind in held:
-        if kind == "usb" or teaming == "transient":
+    for device in held.devices:
+        if device.kind == "usb" or device.unplugged:
             continue
         try:
-            because = _why_not_movable(kind, address, asked, libvirt, bound, mellanox)
+            if libvirt.daemon < QEMU_DECIDES and device.kind != "capabilities":
+                because = f"libvirt {libvirt.daemon} refuses every passed-through device but USB"
+            else:
+                because = why_it_stays(device, bound, mellanox, pci, mediated)
         except Unavailable as why:
             yield why
             continue
         if because:
-            yield Finding(expected="no such device", actual=f"{what} {address or ''}".strip(), because=because)
-
-
-def _why_not_movable(
-    kind: str, address: str | None, asked: str | None, libvirt: Libvirt, bound: VfioDevices, mellanox: MellanoxDevices
-) -> str:
-    """Why the held device cannot go; "" if it can, or is judged elsewhere. Raises `Unavailable`."""
-    if kind == "capabilities":
-        return "a host device handed to a container does not move"
-    if libvirt.daemon < QEMU_DECIDES:
-        return f"libvirt {libvirt.daemon} refuses every passed-through device but USB"
-    if kind != "pci":
-        raise Unavailable(bound.probes[0], f"whether this {kind} device can migrate is known to its driver only")
-    if address is not None and mellanox.vf(address) is not None:
-        return ""
-    driver = bound.driver(address) or asked
-    if driver is not None and migrates(driver):
-        return ""
-    return f"{driver or 'vfio-pci'} cannot hand over the device's state: VFIO migration is not supported in kernel"
+            yield Finding(expected="no such device", actual=device.name, because=because)
 
 
 @check(
     severity=Severity.HIGH,
     blocks=Blocks.MIGRATION,
     stage=Stage.PREPARE,
-    reference="RHEL 9 §12.3",
+    reference="RHEL 9 §12.3; libvirt 11.3 virHostdevFindUSBDevice; QEMU hw/usb/host-libusb.c usb_host_post_load",
     remedy="virsh detach-device GUEST USB.xml --live",
-    covers=("12.3/passthrough",),
+    covers=PASSTHROUGH,
 )
-def no_usb_passthrough(devices: GuestDevices) -> Iterator[Finding]:
-    """The guest holds no USB device of the host.
+def no_usb_passthrough(held: GuestHeld, there: Target[UsbDevices]) -> Told:
+    """The target has a USB device like the one that the guest holds, or the guest may lose it.
 
-    libvirt would let it go, and then look for that very device on the target.
+    libvirt and QEMU let such a guest go, and look on the target for a device of the same vendor and product: none stops
+    the migration, and so do several. One with `startupPolicy='requisite'` or `'optional'` may be missing.
     """
-    for device in devices.hostdevs:
-        if device.type == "usb" and not device.dropped_when_missing:
-            yield Finding(
-                expected="no USB device of the host",
-                actual=f"USB device {device.address or ''}".strip(),
-                because="plugged into this host, it is not found on another one",
-            )
+    for device in held.devices:
+        if device.kind != "usb" or device.optional:
+            continue
+        because = "named by its place on the bus alone, where on the target is nothing, or something else"
+        if device.address is not None:
+            try:
+                number = there.count(device.address)
+            except Unavailable as why:
+                yield why
+                continue
+            if number == 1:
+                continue
+            because = "plugged into this host, it is not found on another one"
+            if number:
+                because = f"Multiple USB devices for {device.address}, use <address> to specify one"
+        yield Finding(expected="no USB device of the host, or one like it there", actual=device.name, because=because)
 
 
 @check(
@@ -138,27 +138,38 @@ def vhostuser_backend(nics: GuestNics, disks: GuestDisks) -> Iterator[Finding]:
     severity=Severity.HIGH,
     blocks=Blocks.MIGRATION,
     stage=Stage.ALLOWED,
-    reference="libvirt 11.3 qemuMigrationSrcIsAllowed",
+    reference="libvirt 11.3 qemuMigrationSrcIsAllowed, qemuVhostUserFillFSCapabilities",
     remedy="Unmount it in the guest and detach it: virsh detach-device GUEST FILESYSTEM.xml --live",
     covers=("failure 63",),
 )
-def no_virtiofs(devices: GuestDevices, libvirt: Libvirt) -> Iterator[Finding]:
-    """No virtiofs file system keeps the guest here.
+def no_virtiofs(shares: GuestShares, daemons: VirtiofsDaemons, libvirt: Libvirt) -> Told:
+    """libvirt does not refuse to migrate the guest for the sake of a virtiofs file system.
 
-    Up to libvirt 10.5 every virtiofs device prevents migration. Later ones leave it to QEMU and the daemon that serves
-    the folder, which must both be able to hand over which files the guest has open.
+    Up to 10.4 every one prevents migration. 10.8 refuses only where libvirt has started the daemon itself, and that
+    cannot hand over which files the guest has open (`migrate-precopy`). In between it depends on the vendor.
     """
-    shares = devices.filesystems.count("virtiofs")
-    if not shares:
-        return
-    if libvirt.daemon < VIRTIOFS_MAY:
-        yield Finding(
-            expected="no virtiofs, or libvirt 10.6 and newer",
-            actual=f"{shares} virtiofs, libvirt {libvirt.daemon}",
-            because="migration with virtiofs device is not supported",
-        )
-    else:
-        raise Unavailable(libvirt.probes[0], "whether the virtiofsd here, and QEMU with it, can hand over its state")
+    for share in shares.shares:
+        because = ""
+        if libvirt.daemon < VIRTIOFS_MAY:
+            because = f"libvirt {libvirt.daemon}: migration with virtiofs device is not supported"
+        elif share.socket is None:
+            try:
+                able = daemons.can_migrate(share.binary)
+            except Unavailable as why:
+                yield why
+                continue
+            if able is None:
+                yield Unavailable(daemons.probes[0], f"no description of {share.binary or 'one virtiofsd'}")
+                continue
+            because = "" if able else "migration with this virtiofs device is not supported"
+        if because:
+            yield Finding(
+                expected="no virtiofs; or libvirt 10.8 or newer and a virtiofsd with migrate-precopy (1.11 or newer)",
+                actual=f"virtiofs {share.tag}, {share.binary or share.socket or 'virtiofsd'}",
+                because=because,
+            )
+        elif libvirt.daemon < VIRTIOFS_DOES:
+            yield Unavailable(libvirt.probes[0], f"whether this libvirt {libvirt.daemon} lets virtiofs go")
 
 
 @check(
@@ -355,12 +366,7 @@ def graphics_listen(devices: GuestDevices, there: Target[OwnAddresses], guest: G
     The target's QEMU binds it at once and does not start without. Wildcard and loopback addresses exist everywhere.
     """
     for kind, address in devices.graphics:
-        if (
-            address is not None
-            and _is_address(address)
-            and not is_loopback(address)
-            and not there.interface_of(address)
-        ):
+        if address is not None and is_address(address) and not is_loopback(address) and not there.interface_of(address):
             yield Finding(
                 expected="0.0.0.0, a loopback address, or one of the target's",
                 actual=f"{kind} on {address}",
@@ -383,7 +389,7 @@ def graphics_port(devices: GuestDevices, there: Target[Listening], guest: GuestI
     libvirt looks for a free port only where it may choose (`autoport='yes'`).
     """
     for kind, address, port in devices.graphics_ports:
-        taken = [s for s in there.sockets if s.port == port and _collide(s.address, address or "127.0.0.1")]
+        taken = [s for s in there.sockets if s.port == port and collide(s.address, address or "127.0.0.1")]
         if taken:
             yield Finding(
                 expected=f"port {port} free on the target",
@@ -392,20 +398,3 @@ def graphics_port(devices: GuestDevices, there: Target[Listening], guest: GuestI
                 remedy=f"virsh edit {shlex.quote(guest.name)}: autoport='yes', at the next start; or migrate with "
                 "--xml and another port",
             )
-
-
-def _collide(one: str, other: str) -> bool:
-    return one == other or _is_wildcard(one) or _is_wildcard(other)
-
-
-def _is_wildcard(address: str) -> bool:
-    return address == "*" or (_is_address(address) and ipaddress.ip_address(address).is_unspecified)
-
-
-def _is_address(text: str) -> bool:
-    """Not a name, which each host resolves for itself."""
-    try:
-        ipaddress.ip_address(text)
-    except ValueError:
-        return False
-    return True

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from audit.check import Blocks, Finding, NotApplicable, Severity, Source, Stage, Target, Unavailable, check
+from audit.facts.blockers import GuestSpice
 from audit.facts.guest import GuestCpu, GuestMachine
 from audit.facts.guest_devices import GuestDevices
 from audit.facts.host_models import DOMCAPS_KVM, DomainCapabilities, HostModels, Refusal, Request
@@ -45,6 +46,28 @@ def graphics_offered(devices: GuestDevices, machine: GuestMachine, target: Targe
     if not devices.graphics:
         raise NotApplicable("the guest has no graphics")
     yield from _lacking("graphics", [kind for kind, _ in devices.graphics], _offer(target, machine).graphics)
+
+
+@check(
+    severity=Severity.HIGH,
+    blocks=Blocks.MIGRATION,
+    stage=Stage.START,
+    reference="QEMU chardev/spice.c, audio/spiceaudio.c: built with SPICE only; RHEL 9 has no SPICE",
+    remedy="virsh detach-device GUEST DEVICE.xml --live --config; or remove them with virsh edit, and restart it",
+)
+def spice_offered(spice: GuestSpice, machine: GuestMachine, target: Target[HostModels]) -> Iterator[Finding]:
+    """The target's QEMU knows SPICE, where devices of the guest speak it.
+
+    A guest whose screen was changed from SPICE to VNC often keeps its channel for the SPICE agent, USB redirection or
+    sound by SPICE. A QEMU without it knows none of them.
+    """
+    if not spice.devices:
+        raise NotApplicable("no device that speaks SPICE")
+    listed = _offer(target, machine).graphics
+    if listed is None:
+        raise Unavailable(DOMCAPS_KVM, "this libvirt does not list whether it offers SPICE")
+    if "spice" not in listed:
+        yield Finding("a QEMU with SPICE", f"one without; the guest has {', '.join(spice.devices)} of SPICE's")
 
 
 @check(

@@ -407,12 +407,22 @@ def _files(root: etree._Element) -> Iterator[HostFile]:
     texts = [(tag, root.findtext(f"os/{tag}")) for tag in ("kernel", "initrd", "dtb")]
     texts += [(f"{node.get('model', '')} memory", node.findtext("source/path")) for node in _devices(root, "memory")]
     texts += [("source of random numbers", node.findtext("backend")) for node in _devices(root, "rng")]
+    texts += [("ACPI table", node.text) for node in root.iterfind("os/acpi/table")]
+    texts += [("UEFI shim", root.findtext("os/shim"))]
+    texts += [("option ROM", node.get("file")) for node in root.iterfind("devices/*/rom")]
+    texts += [("fw_cfg entry", node.get("file")) for node in root.iterfind("sysinfo[@type='fwcfg']/entry")]
+    texts += [("input device", _get(node, "source", "evdev") or _get(node, "source", "dev")) for node in _inputs(root)]
+    texts += [("lease", _get(node, "target", "path")) for node in _devices(root, "lease")]
     yield from (HostFile(what, path.strip(), False) for what, path in texts if path and path.strip())
     for node in _devices(root, "filesystem"):
         socket, folder = _get(node, "source", "socket"), _get(node, "source", "dir")
         if socket or folder:
             yield HostFile("virtiofs socket" if socket else "shared folder", socket or folder or "", False)
     yield from _sockets(root)
+
+
+def _inputs(root: etree._Element) -> Iterator[etree._Element]:
+    return (node for node in _devices(root, "input") if node.get("type") in {"passthrough", "evdev"})
 
 
 def _sockets(root: etree._Element) -> Iterator[HostFile]:

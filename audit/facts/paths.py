@@ -8,6 +8,7 @@ from typing import ClassVar, Literal, NamedTuple, Self
 
 from audit.evidence import Probe
 from audit.facts.base import Facts, HostFact, Question, Said, Unavailable
+from audit.facts.firmware import GuestFirmware
 from audit.facts.guest import GuestMachine
 from audit.facts.guest_devices import Disk, GuestDevices, GuestDisks, GuestFiles
 from audit.facts.pools import Pools
@@ -45,6 +46,8 @@ def _named(facts: Facts, host: str, peers: Sequence[str]) -> Iterator[str]:
             yield from disk.backing
     for _, machine in facts.each_guest(hosts, GuestMachine):
         yield from filter(None, [machine.nvram])
+    for _, firmware in facts.each_guest(hosts, GuestFirmware):
+        yield from filter(None, [firmware.template])
     for _, devices in facts.each_guest(hosts, GuestDevices):
         yield from (path for _, path in devices.serial_paths)
     for _, files in facts.each_guest(hosts, GuestFiles):

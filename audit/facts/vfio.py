@@ -19,13 +19,21 @@ exit 0""",
     hand="ls -l /sys/bus/pci/drivers/*vfio*/",
 )
 
-# Kernel drivers that can hand a device's state to a migration; plain vfio-pci and nvgrace-gpu-vfio-pci cannot.
-_MIGRATE = frozenset({"mlx5_vfio_pci", "hisi_acc_vfio_pci", "pds_vfio_pci", "qat_vfio_pci", "virtio_vfio_pci"})
+# Kernel drivers that implement VFIO's migration protocol (linux: drivers/vfio/pci; NVIDIA's own drives its vGPUs) ...
+_MIGRATE = frozenset(
+    {
+        *("mlx5_vfio_pci", "hisi_acc_vfio_pci", "pds_vfio_pci", "qat_vfio_pci", "virtio_vfio_pci", "xe_vfio_pci"),
+        "nvidia",
+    }
+)
+# ... and those that are known not to: QEMU finds no VFIO_DEVICE_FEATURE_MIGRATION.
+_STAY = frozenset({"vfio_pci", "nvgrace_gpu_vfio_pci", "ism_vfio_pci"})
 
 
-def migrates(driver: str) -> bool:
-    """Whether that VFIO driver is one that lets devices migrate."""
-    return driver.replace("-", "_") in _MIGRATE
+def migrates(driver: str) -> bool | None:
+    """Whether that driver can hand a device's state to a migration; None: not known here."""
+    name = driver.replace("-", "_")
+    return True if name in _MIGRATE else False if name in _STAY else None
 
 
 @dataclass(frozen=True, slots=True)

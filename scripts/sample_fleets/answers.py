@@ -11,7 +11,7 @@ from audit.facts.guest_source import read_guests
 from audit.inventory import Inventory
 from audit.judge import discover
 from audit.transports import Answers, Asked, Records
-from scripts.sample_fleets import guests, machines, network, processors, storage
+from scripts.sample_fleets import devices, guests, machines, network, processors, storage
 from scripts.sample_fleets.description import Answer, Fleet, Host
 
 STARTED, FINISHED = "2026-03-07T06:00:00Z", "2026-03-07T06:00:21Z"
@@ -30,6 +30,7 @@ _PROBES: Mapping[str, Callable[[Host], Answer]] = {
     "cpu.vulnerabilities": machines.vulnerabilities,
     "firewall.ip6tables": network.iptables,
     "firewall.iptables": network.iptables,
+    "firmware.roms": devices.roms,
     "firewall.legacy": lambda _host: Answer("# end\n"),
     "firewall.listening": network.listening,
     "firewall.nft": network.nft,
@@ -38,6 +39,7 @@ _PROBES: Mapping[str, Callable[[Host], Answer]] = {
     "guest.snapshots": guests.snapshots,
     "guest.xml": guests.xml,
     "guest.xml_inactive": guests.xml_inactive,
+    "hostdev.mdev": devices.mdev,
     "kvm.host": machines.kvm,
     "mellanox.devlink_info": network.devlink_info,
     "mellanox.eswitch": network.eswitch,
@@ -85,6 +87,7 @@ _PROBES: Mapping[str, Callable[[Host], Answer]] = {
     "storage.secrets": storage.secrets,
     "storage.selinux": storage.selinux,
     "storage.users": storage.users,
+    "tpm.swtpm": devices.swtpm,
     "versions.bios": machines.bios,
     "versions.cmdline": machines.kernel_arguments,
     "versions.kernel": machines.kernel,
@@ -92,12 +95,15 @@ _PROBES: Mapping[str, Callable[[Host], Answer]] = {
     "versions.packages": machines.packages,
     "versions.virsh": machines.virsh_version,
     "vfio.bound": network.vfio,
+    "virtiofs.daemons": devices.virtiofs,
 }
 
 _QUESTIONS: Mapping[str, Callable[[Host, Fleet, Records], Answer]] = {
     "cpu.domcaps_machines": lambda host, _fleet, records: machines.domcapabilities_asked(host, records),
     "cpu.map_files": lambda host, _fleet, _records: processors.cpu_map_content(host),
     "guest.block_jobs": lambda host, _fleet, records: guests.block_jobs(host, records),
+    "hostdev.pci": devices.pci,
+    "hostdev.usb": devices.usb,
     "names.peers": network.peers,
     "storage.paths": storage.paths,
 }

@@ -21,6 +21,7 @@ _FOLDERS = {
     "/var/lib/libvirt/boot": (0o711, 0),
 }
 LOCAL_EXT4 = "/srv/vm"
+_VARIABLES = 540_672
 
 
 def mountinfo(host: Host) -> Answer:
@@ -169,14 +170,16 @@ class _Path:
             paths_below = [f"id 1 0 0 naa.{wwid[1:]}"] * 2
             return [last, "= whole", fs, f"id 0 0 2 mpath-{wwid}", *paths_below]
         if self.path in _SYSTEM_FILES:
-            return [self._stat(self.path, 0o100000 | _SYSTEM_FILES[self.path], 0, 1_966_080), "= whole", fs]
+            size = _VARIABLES if "VARS" in self.path else 1_966_080
+            return [self._stat(self.path, 0o100000 | _SYSTEM_FILES[self.path], 0, size), "= whole", fs]
         running = any(
             self.path in (disk.source, disk.backing)
             for host in self.fleet.hosts for guest in host.guests if guest.active for disk in guest.disks
         )  # fmt: skip
         owner = 107 if running or self.path.startswith(NVRAM) else 0
         mode = 0o100644 if self.path.endswith(".iso") else 0o100600
-        return [self._stat(self.path, mode, owner, 42_951_376_896), "= whole", fs]
+        size = _VARIABLES if self.path.startswith(NVRAM) else 42_951_376_896
+        return [self._stat(self.path, mode, owner, size), "= whole", fs]
 
 
 def lun_paths(lun: Lun) -> tuple[str, ...]:

@@ -7,12 +7,14 @@ import pytest
 from audit.check import Blocks, Unavailable
 from audit.facts.firewall import Listening, Socket
 from audit.facts.guest import GuestIdentity, GuestMemory
-from audit.facts.guest_devices import Disk, GuestDevices, GuestDisks, GuestNics, HostDevice, Nic
+from audit.facts.guest_devices import Disk, GuestDevices, GuestDisks, GuestNics, Nic
+from audit.facts.hostdev import GuestHeld, Held, MediatedDevices, PciDevice, PciDevices, UsbDevices
 from audit.facts.mellanox import MellanoxDevices
 from audit.facts.names import OwnAddresses
 from audit.facts.network import Address
 from audit.facts.versions import Libvirt, Version
 from audit.facts.vfio import VfioDevices
+from audit.facts.virtiofs import GuestShares, Share, VirtiofsDaemons
 from checks import devices as checks
 from tests.asked import found
 
@@ -28,64 +30,121 @@ def nic(**changes):
     return Nic(**{field.name: None for field in fields(Nic)} | {"type": "bridge"} | changes)
 
 
-PCI = HostDevice("pci", "0000:3b:00.0", None, None, None)
+PCI = Held("device", "pci", "0000:3b:00.0", None, None, False, False, True, False)
+USB = PCI._replace(kind="usb", address="0x0951:0x1666")
+MDEV = PCI._replace(kind="mdev", address="c2177883-f1bb-47f0-914d-32a22e3a8804", model="vfio-pci")
 GPU = VfioDevices((("0000:3b:00.0", "vfio-pci"),))
 VARIANT = VfioDevices((("0000:3b:00.0", "hisi_acc_vfio_pci"),))
+NONE = VfioDevices(())
+NO_MDEV = MediatedDevices((), (), None)
+
+
+def pci(driver):
+    return PciDevices((("0000:3b:00.0", PciDevice("0x10de:0x25b6", driver, "58")),))
+
+
+def mdev(kind):
+    return MediatedDevices((), ((MDEV.address, kind),), None)
+
+
+def stays(device, libvirt, bound=NONE, at=None, mediated=NO_MDEV):
+    at = at or pci(None)
+    return bool(found(checks.no_passthrough, GuestHeld((device,)), libvirt, bound, NO_CARDS, at, mediated))
 
 
 @pytest.mark.parametrize(
     ("device", "libvirt", "bound", "fails"),
     [
         (PCI, NEW, GPU, True),
-        (PCI, NEW, VfioDevices(()), True),
         (PCI, NEW, VARIANT, False),
         (PCI, OLD, VARIANT, True),
-        (replace(PCI, driver="mlx5_vfio_pci"), NEW, VfioDevices(()), False),
-        (replace(PCI, teaming="transient"), OLD, GPU, False),
-        (HostDevice("usb", "0x0951:0x1666", None, None, None), OLD, GPU, False),
-        (HostDevice("mdev", "uuid", None, None, "vfio-pci"), OLD, GPU, True),
-        (HostDevice("capabilities", None, None, None, None), NEW, GPU, True),
+        (PCI._replace(asked_driver="mlx5_vfio_pci"), NEW, NONE, False),
+        (PCI._replace(what="NIC"), NEW, GPU, True),
+        (PCI._replace(unplugged=True), OLD, GPU, False),
+        (USB, OLD, GPU, False),
+        (MDEV, OLD, GPU, True),
+        (PCI._replace(kind="scsi"), OLD, GPU, True),
+        (PCI._replace(kind="scsi"), NEW, GPU, False),
+        (PCI._replace(kind="scsi_host"), NEW, GPU, True),
+        (PCI._replace(kind="capabilities"), NEW, GPU, True),
     ],
 )
 def test_passthrough(device, libvirt, bound, fails):
-    devices = replace(PLAIN, hostdevs=(device,))
-    assert bool(found(checks.no_passthrough, devices, GuestNics(()), libvirt, bound, NO_CARDS)) is fails
+    assert stays(device, libvirt, bound) is fails
 
 
-def test_passthrough_of_nics():
-    plain = nic(type="hostdev", pci_address="0000:3b:00.0")
-    for one, fails in ((plain, True), (replace(plain, teaming="transient"), False), (nic(), False)):
-        assert bool(found(checks.no_passthrough, PLAIN, GuestNics((one,)), NEW, GPU, NO_CARDS)) is fails
+def test_the_driver_that_holds_it_now_decides():
+    assert stays(PCI, NEW, at=pci("vfio-pci"))
+    assert not stays(PCI, NEW, at=pci("nvidia"))  # a vGPU without mdev: RHEL 10, Ubuntu 24.04
+    for at in (pci("acme_vfio_pci"), pci(None), PciDevices((), "not collected")):
+        with pytest.raises(Unavailable):
+            stays(PCI, NEW, at=at)
 
 
-def test_passthrough_that_only_the_driver_knows_of():
-    mdev = HostDevice("mdev", "uuid", None, None, "vfio-pci")
+def test_mediated_devices():
+    assert not stays(MDEV, NEW, mediated=mdev("nvidia-742"))
+    assert stays(MDEV, NEW, mediated=mdev("i915-GVTg_V5_4"))
+    assert stays(MDEV._replace(model="vfio-ap"), NEW)
+    for mediated in (mdev("acme-1"), NO_MDEV, MediatedDevices((), (), None, "not collected")):
+        with pytest.raises(Unavailable):
+            stays(MDEV, NEW, mediated=mediated)
+
+
+def test_passthrough_needs_no_evidence_without_a_device():
+    unread = (VfioDevices((), "no"), NO_CARDS, PciDevices((), "no"), MediatedDevices((), (), None, "no"))
+    assert not found(checks.no_passthrough, GuestHeld(()), NEW, *unread)
     with pytest.raises(Unavailable):
-        found(checks.no_passthrough, replace(PLAIN, hostdevs=(mdev,)), GuestNics(()), NEW, GPU, NO_CARDS)
-    unread = VfioDevices((), "not collected")
-    with pytest.raises(Unavailable):
-        found(checks.no_passthrough, replace(PLAIN, hostdevs=(PCI,)), GuestNics(()), NEW, unread, NO_CARDS)
-    assert not found(checks.no_passthrough, PLAIN, GuestNics(()), NEW, VfioDevices((), "not collected"), NO_CARDS)
+        found(checks.no_passthrough, GuestHeld((PCI,)), NEW, *unread)
 
 
 def test_a_definite_finding_comes_before_an_unknown():
-    devices = replace(PLAIN, hostdevs=(HostDevice("mdev", "uuid", None, None, None), PCI))
-    [finding] = found(checks.no_passthrough, devices, GuestNics(()), NEW, GPU, NO_CARDS)
+    held = GuestHeld((MDEV, PCI))
+    [finding] = found(checks.no_passthrough, held, NEW, GPU, NO_CARDS, pci(None), NO_MDEV)
     assert "0000:3b:00.0" in finding.actual
 
 
 def test_usb():
-    usb = HostDevice("usb", "0x0951:0x1666", None, None, None)
-    assert found(checks.no_usb_passthrough, replace(PLAIN, hostdevs=(usb,)))
-    assert not found(checks.no_usb_passthrough, replace(PLAIN, hostdevs=(replace(usb, dropped_when_missing=True), PCI)))
+    def fails(device, there):
+        return bool(found(checks.no_usb_passthrough, GuestHeld((device,)), there))
+
+    assert [fails(USB, UsbDevices((("0951:1666", number),))) for number in (0, 1, 2)] == [True, False, True]
+    assert not fails(USB._replace(optional=True), UsbDevices(()))
+    assert fails(USB._replace(address=None), UsbDevices(()))
+    assert not fails(PCI, UsbDevices((), "not collected"))
+    with pytest.raises(Unavailable):
+        fails(USB, UsbDevices((), "not collected"))
+
+
+DAEMON = "/usr/libexec/virtiofsd"
+SHARE = Share("projects", "/srv/projects", None, DAEMON)
+MIGRATES = VirtiofsDaemons(((DAEMON, frozenset({"migrate-precopy"})),))
+STAYS = VirtiofsDaemons(((DAEMON, frozenset({"separate-options"})),))
+
+
+def refused(libvirt, daemons, share=SHARE):
+    version = Version(*libvirt)
+    return bool(found(checks.no_virtiofs, GuestShares((share,)), daemons, Libvirt(version, version)))
 
 
 def test_virtiofs():
-    shares = replace(PLAIN, filesystems=("virtiofs",))
-    assert found(checks.no_virtiofs, shares, DEBIAN12)
-    with pytest.raises(Unavailable):
-        found(checks.no_virtiofs, shares, NEW)
-    assert not found(checks.no_virtiofs, PLAIN, DEBIAN12)
+    external = SHARE._replace(folder=None, socket="/run/v.sock", binary=None)
+    assert refused((9, 0, 0), MIGRATES)
+    assert refused((9, 0, 0), MIGRATES, external)
+    assert refused((10, 5, 0), STAYS)
+    assert refused((11, 3, 0), STAYS)
+    assert not refused((10, 8, 0), MIGRATES)
+    assert not refused((11, 3, 0), VirtiofsDaemons((), "not collected"), external)
+    assert not found(checks.no_virtiofs, GuestShares(()), VirtiofsDaemons((), "no"), DEBIAN12)
+
+
+def test_virtiofs_that_is_not_known():
+    for libvirt, daemons in (
+        ((10, 5, 0), MIGRATES),
+        ((11, 3, 0), VirtiofsDaemons(())),
+        ((11, 3, 0), VirtiofsDaemons((), "not collected")),
+    ):
+        with pytest.raises(Unavailable):
+            refused(libvirt, daemons)
 
 
 def test_9p_does_not_block_but_somebody_must_look():

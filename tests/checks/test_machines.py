@@ -3,6 +3,8 @@ from dataclasses import replace
 import pytest
 
 from audit.check import NotApplicable
+from audit.facts.base import Unavailable
+from audit.facts.cpu import CAPABILITIES
 from audit.facts.guest import GuestMachine
 from audit.facts.machines import Machine, MachineList, MachineTypes
 from checks import machines as checks
@@ -28,6 +30,25 @@ def test_machine_offered():
     assert not run(checks.machine_offered, replace(GUEST, machine="q35"), host("8.0")), "a shut-off guest's alias"
     with pytest.raises(NotApplicable):
         run(checks.machine_offered, replace(GUEST, virttype="qemu"), host("9.0"))
+
+
+@pytest.mark.corpus
+def test_machine_types_of_real_hosts(said, samples):
+    """What a host lists it takes; another distribution's machine types and those that are gone it does not."""
+    tried = 0
+    for path in samples("virsh-capabilities"):
+        try:
+            target = MachineTypes.parse(said({CAPABILITIES.name: path.read_bytes()}))
+        except Unavailable:
+            continue  # an error message
+        for one in target.lists:
+            guest = replace(GUEST, virttype=one.virttype, arch=one.arch)
+            for machine in one.machines:
+                assert not run(checks.machine_offered, replace(guest, machine=machine.name), target)
+            for name in ("pc-q35-rhel99.0.0", "pc-q35-jammy-x", "pc-i440fx-1.0.99"):
+                assert run(checks.machine_offered, replace(guest, machine=name), target)
+            tried += 1
+    assert tried
 
 
 def test_machine_not_deprecated():

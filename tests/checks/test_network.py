@@ -10,10 +10,7 @@ from audit.facts.guest_devices import GuestNics, Nic
 from audit.facts.layer2 import GuestVlans, Neighbour, Segment, Segments, Station, Stations
 from audit.facts.network import LibvirtNetwork, LibvirtNetworks, Link, Links, Subnets, WayOut
 from checks import network as checks
-
-
-def found(check, *facts):
-    return list(check.function(*facts))
+from tests.asked import found
 
 
 def nic(**changes):

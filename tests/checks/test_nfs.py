@@ -11,14 +11,11 @@ from audit.facts.paths import Paths, PathState
 from audit.facts.pools import Pools
 from audit.facts.storage import Mount, Mounts
 from checks import nfs as checks
+from tests.asked import found
 
 FILE = PathState(True, True, (), "file", 1024, "0:45", 99, 0x6969, 0, frozenset())
 DISK = Disk("vda", "disk", "file", "/srv/a", (), True, "qcow2", "none", False, False, False, False, ())
 NO_POOLS = Pools(())
-
-
-def found(check, *facts):
-    return list(check.function(*facts))
 
 
 def nfs(path="/srv", server="nas", export="/vm", address="10.0.0.5"):

@@ -5,6 +5,7 @@ from dataclasses import fields, replace
 import pytest
 
 from audit.check import Blocks, NotApplicable, Unavailable
+from audit.facts.blockers import GuestSpice
 from audit.facts.guest import GuestCpu, GuestMachine
 from audit.facts.guest_devices import GuestDevices
 from audit.facts.host_models import DomainCapabilities, HostModels, Refusal, Request
@@ -58,6 +59,18 @@ def test_devices(check, lacking, fine):
     refusal = Refusal(Request("kvm", "", ""), "virttype", "no")
     with pytest.raises(NotApplicable, match="as a whole"):
         list(check.function(lacking, replace(MACHINE, emulator=None), host(refusal)))
+
+
+def test_spice_left_behind_in_a_guest_with_vnc():
+    guest = GuestSpice(("channel", "redirdev"))
+    [finding] = offered.spice_offered.function(guest, MACHINE, host(EL9))
+    assert finding.actual == "one without; the guest has channel, redirdev of SPICE's"
+    spice = replace(EL9, graphics=frozenset({"vnc", "spice"}))
+    assert list(offered.spice_offered.function(guest, MACHINE, host(spice))) == []
+    with pytest.raises(Unavailable):
+        list(offered.spice_offered.function(guest, MACHINE, host(BARE)))
+    with pytest.raises(NotApplicable):
+        list(offered.spice_offered.function(GuestSpice(()), MACHINE, host(EL9)))
 
 
 def test_swtpm_is_the_remedy_for_an_emulated_tpm_only():

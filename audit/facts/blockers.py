@@ -1,0 +1,78 @@
+"""What of a guest's disks and lines QEMU does not hand over: formats, reservations, card readers."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar, Self
+
+from lxml import etree
+
+from audit.evidence import Probe
+from audit.facts.base import GuestFact, GuestSource
+from audit.facts.guest_source import GUESTS, XML, XML_INACTIVE
+
+_MOST_LAYERS = 256
+
+
+@dataclass(frozen=True, slots=True)
+class GuestFormats(GuestFact):
+    """The formats of every image that the guest's disks consist of, and how they are driven."""
+
+    probes: ClassVar[tuple[Probe, ...]] = (GUESTS, XML, XML_INACTIVE)
+    formats: tuple[tuple[str, str], ...]
+    """Disk and format, each once: qcow2, raw, vmdk, …"""
+    writable_folders: tuple[str, ...]
+    """Disks of type `dir` that the guest may write to (QEMU's vvfat)."""
+    reservations: tuple[str, ...]
+    """Disks with SCSI persistent reservations (`<reservations>`)."""
+    smartcard_host: bool
+    """A smart card that is read on the host (mode host, or host-certificates)."""
+
+    @classmethod
+    def parse(cls, guest: GuestSource) -> Self:
+        """From `<disk>` and `<smartcard>`."""
+        disks = [(_target(node), node) for node in guest.xml.iterfind("devices/disk")]
+        cards = guest.xml.iterfind("devices/smartcard")
+        return cls(
+            tuple(dict.fromkeys((target, kind) for target, node in disks for kind in _formats(node))),
+            tuple(t for t, node in disks if node.get("type") == "dir" and node.find("readonly") is None),
+            tuple(t for t, node in disks if node.find("source/reservations") is not None),
+            any((node.get("mode") or "").startswith("host") for node in cards),
+        )
+
+
+def _target(disk: etree._Element) -> str:
+    target = disk.find("target")
+    return (target.get("dev") if target is not None else None) or ""
+
+
+def _formats(disk: etree._Element) -> Iterator[str]:
+    """The top image's, and those below it as far as the XML tells; an empty drive has none."""
+    driver = disk.find("driver")
+    if disk.find("source") is None:
+        return
+    if driver is not None and driver.get("type"):
+        yield driver.get("type") or ""
+    layer = disk.find("backingStore")
+    for _ in range(_MOST_LAYERS):
+        if layer is None:
+            return
+        kind = layer.find("format")
+        if kind is not None and kind.get("type"):
+            yield kind.get("type") or ""
+        layer = layer.find("backingStore")
+
+
+@dataclass(frozen=True, slots=True)
+class GuestSpice(GuestFact):
+    """Devices that speak SPICE, whatever the guest's graphics are."""
+
+    probes: ClassVar[tuple[Probe, ...]] = (GUESTS, XML, XML_INACTIVE)
+    devices: tuple[str, ...]
+    """channel, redirdev, smartcard, audio, …: each kind once."""
+
+    @classmethod
+    def parse(cls, guest: GuestSource) -> Self:
+        """Of type spicevmc, spiceport or spice. `<graphics>` is told by `GuestDevices`."""
+        nodes = (node for node in guest.xml.iterfind("devices/*") if node.tag != "graphics")
+        found = (str(node.tag) for node in nodes if node.get("type") in {"spicevmc", "spiceport", "spice"})
+        return cls(tuple(dict.fromkeys(found)))

@@ -1,0 +1,78 @@
+"""What a guest has by number on its host, so that two guests of one host cannot both have it."""
+
+import re
+from dataclasses import dataclass
+from typing import ClassVar, Self
+
+from audit.evidence import Probe
+from audit.facts.base import GuestFact, GuestSource, HostFact, Said, Unavailable
+from audit.facts.guest_source import GUESTS, XML, XML_INACTIVE, read_guests
+
+_LINES = ("serial", "console", "parallel", "channel", "redirdev", "smartcard", "rng/backend")
+
+
+@dataclass(frozen=True, slots=True)
+class GuestNumbers(GuestFact):
+    """vsock CID and listening TCP ports that the guest's XML fixes."""
+
+    probes: ClassVar[tuple[Probe, ...]] = (GUESTS, XML, XML_INACTIVE)
+    cid: int | None
+    """Its vsock CID now; None: none."""
+    cid_fixed: bool
+    """libvirt must take that one (`auto='no'`), and may not choose another."""
+    ports: tuple[tuple[str, str, int], ...]
+    """Of character devices that wait for connections: what, address, port."""
+
+    @classmethod
+    def parse(cls, guest: GuestSource) -> Self:
+        """From `<vsock>` and `<source mode='bind'>` of devices of type tcp."""
+        cid = guest.xml.find("devices/vsock/cid")
+        number = cid.get("address") if cid is not None else None
+        found = []
+        for tag in _LINES:
+            for node in guest.xml.iterfind(f"devices/{tag}"):
+                source = node.find("source[@mode='bind']")
+                if node.get("type") == "tcp" and source is not None:
+                    service = source.get("service") or ""
+                    if re.fullmatch(r"[0-9]{1,5}", service):
+                        found.append((str(node.tag), source.get("host") or "0.0.0.0", int(service)))  # noqa: S104
+        return cls(
+            int(number) if number is not None else None,
+            cid is not None and cid.get("auto") != "yes",
+            tuple(dict.fromkeys(found)),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class HostCids(HostFact):
+    """vsock CIDs of the host's running guests."""
+
+    probes: ClassVar[tuple[Probe, ...]] = (GUESTS, XML, XML_INACTIVE)
+    taken: tuple[tuple[int, str], ...]
+    """CID and the guest's name."""
+    unread: int = 0
+
+    def holder(self, cid: int) -> str | None:
+        """The guest that has it."""
+        return dict(self.taken).get(cid)
+
+    def complete(self) -> None:
+        """Raise `Unavailable` if there are running guests whose CID is not known."""
+        if self.unread:
+            raise Unavailable(XML, f"{self.unread} running guests there could not be read")
+
+    @classmethod
+    def parse(cls, said: Said) -> Self:
+        """From what guests are read from."""
+        taken, unread = [], 0
+        for source in read_guests(said):
+            if not source.active:
+                continue
+            try:
+                cid = GuestNumbers.parse(source).cid
+            except (Unavailable, ValueError):
+                unread += 1
+                continue
+            if cid is not None:
+                taken.append((cid, source.guest.name))
+        return cls(tuple(sorted(taken)), unread)

@@ -1,0 +1,68 @@
+"""Firmware in a guest's memory."""
+
+from dataclasses import replace
+
+import pytest
+
+from audit.check import Blocks, NotApplicable, Unavailable
+from audit.facts.firmware import GuestFirmware, OptionRoms
+from audit.facts.paths import Paths, PathState
+from checks import firmware as checks
+from tests.asked import found
+
+NVRAM, TEMPLATE = "/var/lib/libvirt/qemu/nvram/g.fd", "/usr/share/OVMF/OVMF_VARS_4M.fd"
+UEFI = GuestFirmware((), NVRAM, TEMPLATE, True)
+FILE = PathState(True, True, (), "file", 540672, "8:1", 7, 0xEF53, 1, frozenset())
+GONE = PathState(False, True, (), None, 0, None, 0, None, 0, frozenset())
+SMALL = replace(FILE, size=131072)
+NIC = GuestFirmware(("efi-virtio.rom",), None, None, True)
+
+
+def paths(nvram, template=FILE):
+    return Paths((TEMPLATE, NVRAM), (template, nvram))
+
+
+@pytest.mark.parametrize(
+    ("firmware", "there", "actual"),
+    [
+        (UEFI, paths(GONE), None),
+        (UEFI, paths(FILE), None),
+        (UEFI, paths(SMALL), "131072 bytes on the target"),
+        (UEFI, paths(GONE, SMALL), "131072 bytes on the target"),
+        (UEFI, paths(GONE, GONE), "not there"),
+        (replace(UEFI, raw=False), paths(GONE, SMALL), None),
+        (replace(UEFI, raw=False), paths(GONE, GONE), "not there"),
+    ],
+)
+def test_uefi_variables(firmware, there, actual):
+    findings = found(checks.variables, firmware, paths(FILE), there)
+    assert [f.actual for f in findings] == ([actual] if actual else [])
+
+
+def test_uefi_variables_that_nobody_can_judge():
+    for firmware, there in ((NIC, paths(FILE)), (replace(UEFI, template=None), paths(GONE))):
+        with pytest.raises(NotApplicable):
+            found(checks.variables, firmware, paths(FILE), there)
+    unread = Paths((), (), "not collected")
+    for here, there in ((unread, paths(GONE)), (paths(FILE), unread)):
+        with pytest.raises(Unavailable):
+            found(checks.variables, UEFI, here, there)
+
+
+def roms(**sizes):
+    return OptionRoms(tuple((f"efi-{name}.rom", size) for name, size in sizes.items()))
+
+
+def test_roms_are_compared_as_they_lie_in_memory():
+    def actual(here, there):
+        return [f.actual for f in found(checks.option_roms, NIC, here, there)]
+
+    assert actual(roms(virtio=160000), roms(virtio=258048)) == []
+    assert actual(roms(virtio=258048), roms(virtio=262145)) == ["512 KiB"]
+    assert actual(roms(virtio=258048), roms()) == ["not found on the target"]
+    assert actual(roms(), roms()) == []
+    with pytest.raises(Unavailable):
+        actual(roms(virtio=1), OptionRoms((), "not collected"))
+    with pytest.raises(NotApplicable):
+        found(checks.option_roms, UEFI, roms(), roms())
+    assert checks.option_roms.blocks is Blocks.NOTHING
