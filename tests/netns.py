@@ -3,13 +3,15 @@
 import os
 import shutil
 import subprocess
+import sys
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import pytest
 
-SOURCE, ROUTER, TARGET = "vpf-source", "vpf-router", "vpf-target"
+SOURCE, ROUTER, TARGET = (f"vpf-{os.getpid()}-{name}" for name in ("source", "router", "target"))
+LISTENS = (22, 16514)
 
 
 def run(*words: str, stdin: str = "") -> str:
@@ -24,9 +26,12 @@ def inside(namespace: str, *words: str, stdin: str = "") -> str:
 
 @dataclass(frozen=True)
 class Network:
-    """A source 10.99.1.1, a router and a target 10.99.2.2 = fd99:2::2; jumbo frames end at the router's far side."""
+    """A source 10.99.1.1, a router and a target 10.99.2.2 = fd99:2::2; jumbo frames end at the router's far side.
 
-    listeners: list[subprocess.Popen[bytes]]
+    The target listens on the ports of `LISTENS`.
+    """
+
+    listeners: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
     def ask(self, command: str, records: Sequence[Sequence[str]], shell: Sequence[str] = ("sh",)) -> str:
         """What the question prints on the source."""
@@ -40,7 +45,7 @@ class Network:
             "print('ready', flush=True)\n"
             "while True: s.accept()[0].close()\n"
         )
-        words = ["ip", "netns", "exec", TARGET, "python3", "-c", code, str(port)]
+        words = ["ip", "netns", "exec", TARGET, sys.executable, "-c", code, str(port)]
         process = subprocess.Popen(words, stdout=subprocess.PIPE)
         self.listeners.append(process)
         assert process.stdout is not None
@@ -56,8 +61,6 @@ def _build() -> None:
     for name in (SOURCE, ROUTER, TARGET):
         run("ip", "netns", "add", name)
         inside(name, "ip", "link", "set", "lo", "up")
-        for setting in ("net.ipv6.conf.all.accept_dad=0", "net.ipv6.conf.default.accept_dad=0"):
-            inside(name, "sh", "-c", f"echo 0 >/proc/sys/{setting.partition('=')[0].replace('.', '/')}")
     run("ip", "link", "add", "left", "netns", SOURCE, "type", "veth", "peer", "name", "right", "netns", ROUTER)
     run("ip", "link", "add", "left", "netns", ROUTER, "type", "veth", "peer", "name", "right", "netns", TARGET)
     for name, device, number, mtu in (
@@ -87,14 +90,15 @@ def network() -> Iterator[Network]:
         pytest.skip(f"needs {', '.join(missing)}")
     if os.geteuid():
         pytest.skip("needs root for network namespaces")
-    _remove()
     try:
         _build()
     except AssertionError as error:
         _remove()
         pytest.skip(f"no network namespaces here: {error}")
-    made = Network([])
+    made = Network()
     try:
+        for port in LISTENS:
+            made.listen(port)
         time.sleep(0.2)
         yield made
     finally:

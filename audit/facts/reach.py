@@ -64,10 +64,12 @@ def _ports(facts: Facts, peer: str) -> Iterator[tuple[Use, int]]:
     sshd = next((fact for _, fact in facts.each([peer], Sshd)), None)
     listening = next((fact for _, fact in facts.each([peer], Listening)), None)
     ports = dict.fromkeys(p for way in TRANSPORTS for p in _control_ports(way, daemons, sshd)[:2])
+    conf = next((fact for _, fact in facts.each([peer], QemuConf)), None)
     for port in ports:
-        if listening is None or listening.reachable(port):
+        of_qemu = port in (conf or QemuConf()).migration_ports
+        if not of_qemu and (listening is None or listening.reachable(port)):
             yield "control", port
-    for _, conf in facts.each([peer], QemuConf):
+    if conf is not None:
         top = conf.migration_port_max
         if listening is not None and _is_spare(conf, listening):
             yield "migration", top
