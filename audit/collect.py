@@ -64,9 +64,9 @@ def collect(
     """The evidence of all hosts of the inventory; `probes` may have questions among them.
 
     `active`: the options that were given for active probes, with their values ("" for none); others are not run.
-    `seconds` bounds each round on each host. `secret` answers a prompt ("Password of root: "), each at most once;
-    it and `progress` are called in the caller's thread only. `ssh_config` is read instead of the user's and the
-    system's files; `open_transport` replaces SSH and the local shell altogether.
+    `seconds` bounds each round on each host, the time limits of the active probes added. `secret` answers a prompt
+    ("Password of root: "), each at most once; it and `progress` are called in the caller's thread only. `ssh_config` is
+    read instead of the user's and the system's files; `open_transport` replaces SSH and the local shell altogether.
     """
     started = _now()
     desk = _Desk(progress, secret)
@@ -74,7 +74,8 @@ def collect(
     opened = open_transport or (lambda host: _transport(host, ssh))
     wanted = [probe for probe in probes if not probe.option or probe.option in active]
     fixed = [Asked(probe) for probe in wanted if not isinstance(probe, Question)]
-    questions = [probe for probe in wanted if isinstance(probe, Question)]
+    # Active ones last: where they take all the time there is, nothing else is lost.
+    questions = sorted((p for p in wanted if isinstance(p, Question)), key=lambda question: bool(question.option))
     hosts = inventory.hosts
     try:
         first = desk.each(hosts, lambda host: _first(host, opened, fixed, seconds, desk), workers)
@@ -92,6 +93,7 @@ def collect(
         finished=_now(),
         inventory=inventory.to_json(),
         hosts={evidence.host: evidence for evidence in second},
+        active=dict(active),
     )
 
 
@@ -125,7 +127,8 @@ def _second(
     outputs = {ready.probe: ready for ready in questions if isinstance(ready, Evidence)}
     asked = [question for question in questions if isinstance(question, Asked)]
     if asked:
-        answers = _ask(host, opened, asked, "questions", seconds, desk)
+        longer = sum(question.probe.seconds for question in asked if question.probe.option)
+        answers = _ask(host, opened, asked, "questions", seconds + longer, desk)
         for probe, records in asked:
             unasked = Evidence(probe.name, problem=f"not run: {answers.problem}", arguments=records)
             outputs[probe.name] = answers.outputs.get(probe.name, unasked)

@@ -186,6 +186,7 @@ def _run(
         change=dict(inventory.change),
         policy={name: getattr(policy, name) for name in Policy.__dataclass_fields__},
         drain=list(drain),
+        active=sorted({" ".join(filter(None, given)) for bundle in bundles for given in bundle.active.items()}),
         bundle_sha256=_digest(evidence),
     )
 
@@ -294,6 +295,8 @@ def _evidence(check: Check, subject: Subject, facts: Facts) -> list[EvidenceRef]
         outputs = facts.said(host).host.outputs
         for probe in parameter.kind.probes:
             output = outputs.get(probe.name)
+            if output is None and probe.option:  # an active probe that nobody asked for
+                continue
             refs[host, probe.name] = EvidenceRef(host=host, probe=probe.name, sha256=output.sha256 if output else None)
     return list(refs.values())
 

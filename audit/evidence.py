@@ -3,7 +3,8 @@
 A bundle is a folder that people can read and grep:
 
     BUNDLE/
-      manifest.json              format, tool, run id, UTC times, inventory; sha256 of every host's index
+      manifest.json              format, tool, run id, UTC times, inventory, active probes' options;
+                                 sha256 of every host's index
       hosts/HOST/index.json      reached or not and why; status, duration, sizes, sha256 of every output
       hosts/HOST/PROBE.out       standard output, untouched
       hosts/HOST/PROBE.err       standard error, where there was any
@@ -99,6 +100,8 @@ class Bundle:
     finished: str
     inventory: dict[str, Any]
     hosts: Mapping[str, HostEvidence]
+    active: Mapping[str, str] = field(default_factory=dict)
+    """The options that were given for active probes, with their values ("" for none)."""
 
     def write(self, folder: Path) -> None:
         """Write to `folder`, which must not exist. Raises `OSError` when the disk refuses; nothing is left then."""
@@ -116,6 +119,7 @@ class Bundle:
                 "started": self.started,
                 "finished": self.finished,
                 "inventory": self.inventory,
+                "active": dict(self.active),
                 "hosts": indexes,
             }
             _write(partial / "manifest.json", _json(manifest))
@@ -141,6 +145,7 @@ class Bundle:
                 finished=manifest["finished"],
                 inventory=manifest["inventory"],
                 hosts=hosts,
+                active={str(option): str(value) for option, value in manifest.get("active", {}).items()},
             )
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise BundleError(f"{folder}: damaged manifest or index: {error!r}") from error

@@ -151,6 +151,8 @@ def _scope(results: Results) -> tuple[tuple[str, str], ...]:
         lines.append(("Not read", some(unread, 8)))
     if results["run"]["drain"]:
         lines.append(("To be drained", some([shown_name(host) for host in results["run"]["drain"]], 8)))
+    if results["run"]["active"]:
+        lines.append(("Active probes", some([visible(option, 60) for option in results["run"]["active"]], 8)))
     lines.append(("Guests", f"{len(results['guests']) - off} running, {off} shut off (these do not decide)"))
     return tuple(lines)
 

@@ -41,6 +41,8 @@ class Run(TypedDict):
     policy: dict[str, Any]
     drain: list[str]
     """Hosts that the verdict was narrowed to; empty: all."""
+    active: list[str]
+    """Options that were given for active probes, as `--probe-network`."""
     bundle_sha256: str
     """Over the digests of all evidence: two runs on the same evidence agree in it."""
 

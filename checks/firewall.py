@@ -5,7 +5,6 @@ other address of the target can be given to `virsh migrate`. So a way that is cl
 action, and does not make the migration impossible.
 """
 
-import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from ipaddress import ip_address, ip_interface
@@ -14,18 +13,25 @@ from typing import Literal
 from audit.check import Blocks, Finding, NotApplicable, Policy, Severity, Source, Stage, Target, Unavailable, check
 from audit.facts.firewall import NFT, Firewall
 from audit.facts.names import OwnAddresses, OwnNames, PeerAddresses
-from audit.facts.netfilter import Answer, Family, Packet
+from audit.facts.netfilter import Answer, Packet
 from audit.facts.qemu_conf import QemuConf
-from audit.facts.services import SSH_PORT, TCP_PORT, TLS_PORT, Daemons, Sshd
+from audit.facts.reach import Peer, Reach
+from audit.facts.services import Daemons, Sshd
+from checks._ways import (
+    TRIED,
+    anybody,
+    control_ranges,
+    control_tried,
+    data_tried,
+    everywhere,
+    opening,
+    settled,
+    shown,
+    url,
+)
 
-_FAMILIES: tuple[Family, ...] = (4, 6)
 _FOR_EACH_PAIR = "it depends on the way a source takes, and is judged for each pair"
 _FOR_ALL = "it is the same for every source"
-
-
-def _anybody(target: OwnAddresses) -> list[Packet]:
-    """A connection from an unknown source, for each IP version that the target has an address of."""
-    return [Packet(family, 0) for family in _FAMILIES if {family} <= target.families]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +55,8 @@ def _ways(
     """`only`: the one address that the target listens on."""
     routes = [route for route in peers.of(name) if not route.leads_here]
     named = tuple(_packet(route.source, route.address, target) for route in routes if route.device)
-    others = {its.ip for its in target.reachable} - {route.address for route in routes if route.device}
+    others = {its.ip for its in target.reachable if not source.interface_of(its.ip)}
+    others -= {route.address for route in routes if route.device}
     listening = [its for its in sorted(others) if only is None or ip_address(its) == ip_address(only)]
     ways = ((its, tuple(_packet(mine, its, target) for mine in _nearest(source, its))) for its in listening)
     return _Ways(named if routes else None, tuple((its, packets) for its, packets in ways if packets))
@@ -97,46 +104,17 @@ def _rules(answers: Sequence[tuple[range, Answer]]) -> str:
 
 def _judge(firewall: Firewall, ports: range, answers: Sequence[tuple[range, Answer]], use: str) -> Iterator[Finding]:
     """One finding if all `answers` are no, nothing if all are yes; unknown otherwise."""
-    shown = _shown(ports)
     if not answers:
         raise Unavailable(NFT, "no way from the source to the target is known")
     if _states(answers) == {"closed"}:
         yield Finding(
-            expected=f"TCP port {shown} is open",
+            expected=f"TCP port {shown(ports)} is open",
             actual=f"closed by: {_rules(answers)}",
             because=f"It is needed {use}.",
-            remedy=_opening(firewall, ports),
+            remedy=opening(firewall, ports),
         )
     elif _states(answers) != {"open"}:
-        raise Unavailable(NFT, f"whether TCP port {shown} is open cannot be told from: {_rules(answers)}")
-
-
-def _shown(ports: range) -> str:
-    return str(ports.start) if len(ports) == 1 else f"{ports.start}-{ports.stop - 1}"
-
-
-def _opening(firewall: Firewall, ports: range) -> str:
-    shown = _shown(ports)
-    match firewall.keeper:
-        case "firewalld":
-            return f"firewall-cmd --permanent --add-port={shown}/tcp && firewall-cmd --reload"
-        case "ufw":
-            return f"ufw allow {shown.replace('-', ':')}/tcp"
-        case "iptables":
-            return f"iptables -I INPUT -p tcp --dport {shown.replace('-', ':')} -j ACCEPT"
-        case "nftables" if (chain := firewall.input_chain) is not None:
-            return f"nft insert rule {chain} tcp dport {shown} accept"
-    return ""
-
-
-def _control_ports(daemons: Daemons, sshd: Sshd, policy: Policy) -> list[range]:
-    """The ports by which the target's libvirt can be reached; several where the SSH server has several."""
-    if policy.transport == "ssh":
-        ports: Sequence[int] = sorted(sshd.ports) or [SSH_PORT]
-    else:
-        unit = daemons.socket(policy.transport)
-        ports = (unit.ports if unit else ()) or [TLS_PORT if policy.transport == "tls" else TCP_PORT]
-    return [range(port, port + 1) for port in ports]
+        raise Unavailable(NFT, f"whether TCP port {shown(ports)} is open cannot be told from: {_rules(answers)}")
 
 
 _CONTROL = "to reach the target's libvirt"
@@ -152,20 +130,36 @@ _DATA = "for the guest's memory and copied disks"
     covers=("12.6/port-ssh", "12.6/port-tls", "12.6/port-tcp"),
 )
 def control_port_open(
-    firewall: Target[Firewall], own: Target[OwnAddresses], daemons: Target[Daemons], sshd: Target[Sshd], policy: Policy
+    firewall: Target[Firewall],
+    own: Target[OwnAddresses],
+    daemons: Target[Daemons],
+    sshd: Target[Sshd],
+    peer: Target[Peer],
+    policy: Policy,
 ) -> Iterator[Finding]:
     """The target's firewall lets others reach libvirt: port 22 for SSH, 16514 for TLS, 16509 for unencrypted TCP.
 
     The source speaks with the target's libvirt before and during the migration. (Red Hat's guide has 16509 and
     16514 the wrong way round.)
     """
-    found = [(ports, _answers(firewall, ports, _anybody(own))) for ports in _control_ports(daemons, sshd, policy)]
-    if any(_states(answers) == {"open"} for _, answers in found):
-        return
-    if not all(_states(answers) == {"closed"} for _, answers in found):
+    if peer.tries:
         raise NotApplicable(_FOR_EACH_PAIR)
-    ports, answers = found[0]
-    yield from _judge(firewall, ports, answers, _CONTROL)
+    candidates = control_ranges(daemons, sshd, policy)
+    if not _same_for_all(firewall, own, candidates):
+        raise NotApplicable(_FOR_EACH_PAIR)
+    yield from _control_for_all(firewall, own, candidates)
+
+
+def _same_for_all(firewall: Firewall, own: OwnAddresses, candidates: Sequence[range]) -> bool:
+    """One of the ports is open whoever connects, or all are closed."""
+    states = [_states(_answers(firewall, ports, anybody(own))) for ports in candidates]
+    return {"open"} in states or all(state == {"closed"} for state in states)
+
+
+def _control_for_all(firewall: Firewall, own: OwnAddresses, candidates: Sequence[range]) -> Iterator[Finding]:
+    found = [(ports, _answers(firewall, ports, anybody(own))) for ports in candidates]
+    if not any(_states(answers) == {"open"} for _, answers in found):
+        yield from _judge(firewall, *found[0], _CONTROL)
 
 
 @check(
@@ -184,15 +178,22 @@ def control_port_open_to_source(
     names: Target[OwnNames],
     source: Source[OwnAddresses],
     peers: Source[PeerAddresses],
+    reach: Source[Reach],
+    peer: Target[Peer],
     policy: Policy,
 ) -> Iterator[Finding]:
     """The target's firewall lets this source reach libvirt.
 
     Where the rules depend on who connects and by which interface, the answer holds for one source only.
     """
-    candidates = _control_ports(daemons, sshd, policy)
-    if any(_states(_answers(firewall, p, _anybody(own))) in ({"open"}, {"closed"}) for p in candidates):
-        raise NotApplicable(_FOR_ALL)
+    candidates = control_ranges(daemons, sshd, policy)
+    if settled(lambda: control_tried(reach, peer, own, source, candidates)):
+        raise NotApplicable(TRIED)
+    if _same_for_all(firewall, own, candidates):
+        if not peer.tries:
+            raise NotApplicable(_FOR_ALL)
+        yield from _control_for_all(firewall, own, candidates)
+        return
     ways = _ways(names.name_for_migration, peers, source, own)
     if not any(_passable(firewall, ports, ways) for ports in candidates):
         found = [(ports, _answers(firewall, ports, ways.packets)) for ports in candidates]
@@ -221,6 +222,8 @@ def control_port_open_by_name(
     names: Target[OwnNames],
     source: Source[OwnAddresses],
     peers: Source[PeerAddresses],
+    reach: Source[Reach],
+    peer: Target[Peer],
     policy: Policy,
 ) -> Iterator[Finding]:
     """The target's firewall lets this source reach libvirt by the target's own name, not by another address only.
@@ -228,8 +231,10 @@ def control_port_open_by_name(
     The name may lead into a network in which the port is closed, while it is open in another. The connection then
     needs an address of the other network.
     """
-    candidates = _control_ports(daemons, sshd, policy)
-    if any(_states(_answers(firewall, p, _anybody(own))) in ({"open"}, {"closed"}) for p in candidates):
+    candidates = control_ranges(daemons, sshd, policy)
+    if settled(lambda: control_tried(reach, peer, own, source, candidates)):
+        raise NotApplicable(TRIED)
+    if _same_for_all(firewall, own, candidates):
         raise NotApplicable(_FOR_ALL)
     ways = _ways(names.name_for_migration, peers, source, own)
     if ways.by_name is None:
@@ -239,7 +244,7 @@ def control_port_open_by_name(
     for ports in candidates:
         if _named_state(firewall, ports, ways) == "closed" and (address := _open_address(firewall, ports, ways)):
             yield _detour(
-                firewall, ports, ways, address, f"virsh migrate … {_url(f'qemu+{policy.transport}', address)}/system"
+                firewall, ports, ways, address, f"virsh migrate … {url(f'qemu+{policy.transport}', address)}/system"
             )
             return
 
@@ -251,15 +256,11 @@ def _detour(firewall: Firewall, ports: range, ways: _Ways, address: str, remedy:
     """The name's way is closed, that of `address` is open."""
     answers = _answers(firewall, ports, ways.by_name or ())
     return Finding(
-        expected=f"TCP port {_shown(ports)} is open by the target's name",
+        expected=f"TCP port {shown(ports)} is open by the target's name",
         actual=f"closed by: {_rules(answers)}" if answers else "the source has no route there",
         because=f"It is open at {address}.",
         remedy=remedy,
     )
-
-
-def _url(scheme: str, address: str) -> str:
-    return shlex.quote(f"{scheme}://[{address}]" if ":" in address else f"{scheme}://{address}")
 
 
 def _first(ports: range) -> range:
@@ -274,7 +275,7 @@ def _first(ports: range) -> range:
     covers=("12.6/ports-migration", "failure 37"),
 )
 def migration_ports_open(
-    firewall: Target[Firewall], own: Target[OwnAddresses], conf: Target[QemuConf]
+    firewall: Target[Firewall], own: Target[OwnAddresses], conf: Target[QemuConf], peer: Target[Peer]
 ) -> Iterator[Finding]:
     """The target's firewall lets guests in: the first port of QEMU's migration range is open.
 
@@ -282,11 +283,16 @@ def migration_ports_open(
     to a port that QEMU opens for the time of the migration: the lowest free one from 49152, unless qemu.conf says
     otherwise. (Tunnelled migration, `--p2p --tunnelled`, needs none, at the price of speed.)
     """
-    answers = _answers(firewall, _first(conf.migration_ports), _anybody(own))
-    if _states(answers) == {"closed"}:
-        yield from _judge(firewall, conf.migration_ports, answers, _DATA)
-    elif _states(answers) != {"open"}:
+    if peer.tries:
         raise NotApplicable(_FOR_EACH_PAIR)
+    if not _same_for_all(firewall, own, [_first(conf.migration_ports)]):
+        raise NotApplicable(_FOR_EACH_PAIR)
+    yield from _data_for_all(firewall, own, conf)
+
+
+def _data_for_all(firewall: Firewall, own: OwnAddresses, conf: QemuConf) -> Iterator[Finding]:
+    answers = _answers(firewall, _first(conf.migration_ports), anybody(own))
+    yield from _judge(firewall, conf.migration_ports, answers, _DATA)
 
 
 @check(
@@ -303,14 +309,21 @@ def migration_ports_open_to_source(
     names: Target[OwnNames],
     source: Source[OwnAddresses],
     peers: Source[PeerAddresses],
+    reach: Source[Reach],
+    peer: Target[Peer],
 ) -> Iterator[Finding]:
     """The target's firewall lets this source's guests in, by one way at least.
 
     Where the rules depend on who connects and by which interface, the answer holds for one source only.
     """
     first = _first(conf.migration_ports)
-    if _states(_answers(firewall, first, _anybody(own))) in ({"open"}, {"closed"}):
-        raise NotApplicable(_FOR_ALL)
+    if settled(lambda: data_tried(reach, peer, firewall, conf, own, source)):
+        raise NotApplicable(TRIED)
+    if _same_for_all(firewall, own, [first]):
+        if not peer.tries:
+            raise NotApplicable(_FOR_ALL)
+        yield from _data_for_all(firewall, own, conf)
+        return
     ways = _data_ways(conf, names, peers, source, own)
     if not _passable(firewall, first, ways):
         answers = _answers(firewall, first, ways.packets)
@@ -318,9 +331,8 @@ def migration_ports_open_to_source(
 
 
 def _data_ways(conf: QemuConf, names: OwnNames, peers: PeerAddresses, source: OwnAddresses, own: OwnAddresses) -> _Ways:
-    everywhere = conf.migration_address in {None, "0.0.0.0", "::"}  # noqa: S104  # a comparison, nothing is bound
     name = conf.migration_host or names.name_for_migration
-    return _ways(name, peers, source, own, None if everywhere else conf.migration_address)
+    return _ways(name, peers, source, own, None if everywhere(conf) else conf.migration_address)
 
 
 @check(
@@ -336,6 +348,8 @@ def migration_ports_open_by_name(
     names: Target[OwnNames],
     source: Source[OwnAddresses],
     peers: Source[PeerAddresses],
+    reach: Source[Reach],
+    peer: Target[Peer],
 ) -> Iterator[Finding]:
     """The target's firewall lets this source's guests in by the name that libvirt uses, not by another address only.
 
@@ -344,14 +358,16 @@ def migration_ports_open_by_name(
     open.
     """
     first = _first(conf.migration_ports)
-    if _states(_answers(firewall, first, _anybody(own))) in ({"open"}, {"closed"}):
+    if settled(lambda: data_tried(reach, peer, firewall, conf, own, source)):
+        raise NotApplicable(TRIED)
+    if _same_for_all(firewall, own, [first]):
         raise NotApplicable(_FOR_ALL)
     ways = _data_ways(conf, names, peers, source, own)
     if ways.by_name is None:
         raise NotApplicable(_NO_NAME)
     if _named_state(firewall, first, ways) == "closed" and (address := _open_address(firewall, first, ways)):
         yield _detour(
-            firewall, conf.migration_ports, ways, address, f"virsh migrate --migrateuri {_url('tcp', address)} …"
+            firewall, conf.migration_ports, ways, address, f"virsh migrate --migrateuri {url('tcp', address)} …"
         )
 
 
@@ -369,15 +385,15 @@ def migration_range_open(
     Every migration takes the lowest free port, and one more for disks that are copied. With only the first ones
     open a single migration works, and several at the same time fail.
     """
-    answers = _answers(firewall, conf.migration_ports, _anybody(own))
+    answers = _answers(firewall, conf.migration_ports, anybody(own))
     first = [answer for ports, answer in answers if conf.migration_ports.start in ports]
     closed = [ports for ports, answer in answers if answer.state == "closed"]
     if closed and all(answer.state == "open" for answer in first):
         yield Finding(
-            expected=f"TCP ports {_shown(conf.migration_ports)} are open",
-            actual=f"closed: {', '.join(dict.fromkeys(map(_shown, closed)))}",
+            expected=f"TCP ports {shown(conf.migration_ports)} are open",
+            actual=f"closed: {', '.join(dict.fromkeys(map(shown, closed)))}",
             because=f"Only {closed[0].start - conf.migration_ports.start} migrations at a time would get through.",
-            remedy=_opening(firewall, conf.migration_ports),
+            remedy=opening(firewall, conf.migration_ports),
         )
 
 
@@ -393,4 +409,4 @@ def migration_range_width(conf: Target[QemuConf]) -> Iterator[Finding]:
     Each migration that comes in takes one, and one more if disks are copied; where none is free it is refused.
     """
     if len(conf.migration_ports) < 64:
-        yield Finding("64 ports or more", f"{len(conf.migration_ports)}: {_shown(conf.migration_ports)}")
+        yield Finding("64 ports or more", f"{len(conf.migration_ports)}: {shown(conf.migration_ports)}")

@@ -20,7 +20,7 @@ APT_TOOL="openssh-client python3 python3-venv python3-dev gcc pkg-config libvirt
           libpango-1.0-0 libpangoft2-1.0-0 libharfbuzz-subset0 fonts-dejavu-core"
 APT_EXTRA_TOOL=""
 APT_TEST="libvirt-daemon-system libvirt-clients qemu-system-x86 qemu-utils openssh-server sudo
-          poppler-utils nftables iptables iproute2 patch"
+          poppler-utils nftables iptables iproute2 iputils-ping patch"
 APT_EXTRA_TEST="chromium fish tcsh busybox virtinst" # Ubuntu: Chromium is no package, busybox-static is in the way
 
 DNF_PYTHON=python3; ! grep -qs platform:el9 /etc/os-release || DNF_PYTHON=python3.11    # RHEL 9's own is 3.9
@@ -28,7 +28,7 @@ DNF_TOOL="openssh-clients $DNF_PYTHON $DNF_PYTHON-devel gcc pkgconf-pkg-config p
           dejavu-sans-fonts dejavu-sans-mono-fonts"
 DNF_EXTRA_TOOL="libvirt-devel"                      # RHEL: in CodeReady Builder
 DNF_TEST="libvirt-daemon-kvm libvirt-client qemu-kvm qemu-img openssh-server sudo poppler-utils nftables iproute
-          tcsh patch"
+          iputils tcsh patch"
 DNF_EXTRA_TEST="chromium fish virt-install"         # RHEL: chromium and fish are in EPEL
 dnf_options=
 

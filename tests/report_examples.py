@@ -282,6 +282,7 @@ def results(word: Verdict, sentence: str, **parts: Any) -> Results:
             },
             "policy": {"transport": "tls", "mellanox_min_firmware": "28.36.1010", "validity_days": 7},
             "drain": [],
+            "active": [],
             "bundle_sha256": "2c26b46b68ffc68ff99b453c1d30413413422d706483bfa0f98a5e886266e7ae",
         },
         "verdict": {

@@ -42,6 +42,9 @@ CHANGES = {  # and some words that no probe has any business with
         "wget",
         "nc",
         "ssh",
+        "scp",
+        "ping",
+        "bash",
         "eval",
     ),
     *(
@@ -60,6 +63,17 @@ CHANGES = {  # and some words that no probe has any business with
 }
 
 
+ASKED_FOR = {  # but for these, which are run when an option asks for them only
+    "reach.ports": {"bash"},
+    "reach.mtu": {"ping"},
+    "reach.ssh": {"ssh"},
+}
+
+
+def test_what_an_option_asks_for_is_listed():
+    assert {probe.name for probe in PROBES if probe.option} >= ASKED_FOR.keys()
+
+
 @pytest.mark.parametrize("probe", PROBES, ids=lambda probe: probe.name)
 def test_a_probe_is_posix_sh(probe: Probe):
     assert subprocess.run(["sh", "-n", "-c", probe.command], capture_output=True, check=False).stderr == b""
@@ -68,7 +82,8 @@ def test_a_probe_is_posix_sh(probe: Probe):
 @pytest.mark.parametrize("probe", PROBES, ids=lambda probe: probe.name)
 def test_a_probe_only_reads(probe: Probe):
     words = set(re.findall(r"(?<![\w./=$@{-])[a-z][a-z0-9-]*(?![\w.=/(-])", re.sub(r"#.*", "", probe.command)))
-    assert words & CHANGES == set()
+    assert words & CHANGES == (ASKED_FOR.get(probe.name, set()) if probe.option else set())
+    assert ("/dev/tcp" in probe.command) == (probe.name == "reach.ports")
     written = {target for target in re.findall(r"(?<=[\s\d])>+\s*([^\s;|)&]+)", probe.command) if target != "/dev/null"}
     assert written == set()
 

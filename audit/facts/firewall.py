@@ -65,6 +65,11 @@ class Listening(HostFact):
         """Something listens on that port, on more than the loopback."""
         return any(s.port == port and not re.match(r"127\.|::1$|::ffff:127\.", s.address) for s in self.sockets)
 
+    @property
+    def ports(self) -> frozenset[int]:
+        """Every port, the loopback's too."""
+        return frozenset(s.port for s in self.sockets)
+
     @classmethod
     def parse(cls, said: Said) -> Self:
         """From `ss` of any age, or from /proc/net/tcp and tcp6."""

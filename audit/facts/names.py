@@ -56,9 +56,14 @@ class OwnNames(HostFact):
         return cls(hostname, _said_name(said, LIBVIRT_NAME), _said_name(said, FQDN), _own_addresses(said))
 
 
+def is_name(text: str) -> bool:
+    """It is a name or an address that may be asked about."""
+    return _NAME.fullmatch(text) is not None
+
+
 def _name(text: str) -> str:
     name = text.strip()
-    if not _NAME.fullmatch(name):
+    if not is_name(name):
         raise ValueError(f"not a host name: {visible(name, 80)}")
     return name
 
@@ -137,7 +142,7 @@ def _ask_peers(facts: Facts, host: str, peers: Sequence[str]) -> Sequence[tuple[
     for _, conf in facts.each([peer for peer in peers if peer != host], QemuConf):
         if conf.migration_host:
             names[conf.migration_host] = None
-    return [(name,) for name in names if _NAME.fullmatch(name)]
+    return [(name,) for name in names if is_name(name)]
 
 
 # For each name, in the order asked: one line "= STATUS", then "ADDRESS DEVICE SOURCE-ADDRESS" for each address.

@@ -286,6 +286,17 @@ class Sshd(HostFact):
         return cls(frozenset(map(int, ports)), next(iter(startups), None))
 
 
+def control_ports(transport: MigrationTransport, daemons: Daemons | None, sshd: Sshd | None) -> tuple[int, ...]:
+    """The TCP ports by which a host's libvirt can be reached: several where the SSH server has several.
+
+    None: not known; the usual port then.
+    """
+    if transport == "ssh":
+        return tuple(sorted(sshd.ports)) if sshd and sshd.ports else (SSH_PORT,)
+    unit = daemons.socket(transport) if daemons else None
+    return (unit.ports if unit else ()) or (TLS_PORT if transport == "tls" else TCP_PORT,)
+
+
 @dataclass(frozen=True, slots=True)
 class Certificate:
     """One file that TLS needs. `valid_days` is the longest of 0, 7 and 30 days that it still holds, -1: expired."""

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
-from audit.collect import collect, probes_of
+from audit.collect import NOTHING, collect, probes_of
 from audit.evaluate import needed_facts
 from audit.evidence import Bundle, Evidence
 from audit.facts.base import Question
@@ -105,6 +105,9 @@ _QUESTIONS: Mapping[str, Callable[[Host, Fleet, Records], Answer]] = {
     "hostdev.pci": devices.pci,
     "hostdev.usb": devices.usb,
     "names.peers": network.peers,
+    "reach.mtu": network.tried_mtu,
+    "reach.ports": network.tried_ports,
+    "reach.ssh": network.tried_ssh,
     "storage.paths": storage.paths,
 }
 
@@ -139,8 +142,11 @@ class _Described:
         return Evidence(name, answer.status, stdout, answer.stderr.encode(), seconds, "", asked.records)
 
 
-def bundle(fleet: Fleet) -> Bundle:
-    """What collecting the fleet's evidence gives. Raises `Undescribed` for a probe that has no answer here."""
+def bundle(fleet: Fleet, active: Mapping[str, str] = NOTHING) -> Bundle:
+    """What collecting the fleet's evidence gives, with these options for active probes.
+
+    Raises `Undescribed` for a probe that has no answer here.
+    """
     probes = probes_of(needed_facts(discover()))
     asked = {probe.name for probe in probes}
     if unanswered := sorted(asked - _PROBES.keys() - _QUESTIONS.keys()):
@@ -153,6 +159,7 @@ def bundle(fleet: Fleet) -> Bundle:
         probes,
         read_guests=read_guests,
         tool="virt-preflight sample data",
+        active=active,
         workers=1,
         open_transport=lambda host: _Described(hosts[host.name], fleet),
     )

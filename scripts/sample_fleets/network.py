@@ -63,6 +63,24 @@ def peers(host: Host, fleet: Fleet, records: Records) -> Answer:
     return Answer("\n".join(lines) + "\n")
 
 
+def tried_ports(_host: Host, _fleet: Fleet, records: Records) -> Answer:
+    """Peers behind firewalld: open where something listens, and the migration range; the rest is rejected."""
+    said = {"control": "0 ", "migration": "1 Connection refused", "compare": "1 No route to host"}
+    return Answer("".join(f"{number} {said[use]}\n" for number, _, _, _, use in records))
+
+
+def tried_mtu(host: Host, _fleet: Fleet, records: Records) -> Answer:
+    """Full packets arrive."""
+    return Answer("".join(f"{number} {host.bridges[0]} {mtu} 0 0 -\n" for number, _, _, mtu in records))
+
+
+def tried_ssh(_host: Host, fleet: Fleet, records: Records) -> Answer:
+    """Root is trusted everywhere."""
+    names = {peer.name: peer.fqdn for peer in fleet.hosts}
+    said = "virt-preflight|root|{}|qemu:///system|"
+    return Answer("".join(f"{number} 0 root {name} {said.format(names[peer])}\n" for number, peer, name, _ in records))
+
+
 # Links ---------------------------------------------------------------------------------------------------------
 
 

@@ -8,6 +8,7 @@ from audit.facts.iptables import from_iptables
 from audit.facts.names import OwnAddresses, OwnNames, PeerAddresses, Route
 from audit.facts.network import Address
 from audit.facts.qemu_conf import QemuConf
+from audit.facts.reach import Peer, Reach, Try
 from audit.facts.services import Daemons, Sshd
 from checks import firewall
 
@@ -17,6 +18,9 @@ FAR = OwnAddresses((Address("eth0", "198.51.100.11", 24),))
 NAMES = OwnNames("kvm02", "kvm02", None, None)
 DAEMONS = Daemons("modular", True, "", None, frozenset())
 SSHD = Sshd(frozenset({22}))
+PEER = Peer("kvm02", False)
+PROBED = Peer("kvm02", True)
+UNTRIED = Reach(())
 NO_NAME = PeerAddresses((("kvm02", ()),))
 
 
@@ -38,27 +42,27 @@ SUBNET = rules(
 )
 
 
-def data(wall, own=TARGET, conf=None):
-    return list(firewall.migration_ports_open.function(wall, own, conf or QemuConf()))
+def data(wall, own=TARGET, conf=None, peer=PEER):
+    return list(firewall.migration_ports_open.function(wall, own, conf or QemuConf(), peer))
 
 
-def data_pair(wall, source=SOURCE, peers=None, conf=None):
+def data_pair(wall, source=SOURCE, peers=None, conf=None, own=TARGET, reach=UNTRIED, peer=PEER):
     run = firewall.migration_ports_open_to_source.function
-    return list(run(wall, TARGET, conf or QemuConf(), NAMES, source, peers or way()))
+    return list(run(wall, own, conf or QemuConf(), NAMES, source, peers or way(), reach, peer))
 
 
-def by_name(wall, peers, conf=None):
+def by_name(wall, peers, conf=None, reach=UNTRIED, own=TWO, source=BOTH):
     run = firewall.migration_ports_open_by_name.function
-    return list(run(wall, TWO, conf or QemuConf(), NAMES, BOTH, peers))
+    return list(run(wall, own, conf or QemuConf(), NAMES, source, peers, reach, PEER))
 
 
-def control(wall, policy=None, sshd=SSHD):
-    return list(firewall.control_port_open.function(wall, TARGET, DAEMONS, sshd, policy or Policy()))
+def control(wall, policy=None, sshd=SSHD, peer=PEER):
+    return list(firewall.control_port_open.function(wall, TARGET, DAEMONS, sshd, peer, policy or Policy()))
 
 
-def control_pair(wall, source=SOURCE, peers=None):
+def control_pair(wall, source=SOURCE, peers=None, own=TARGET, reach=UNTRIED, peer=PEER, sshd=SSHD):
     run = firewall.control_port_open_to_source.function
-    return list(run(wall, TARGET, DAEMONS, SSHD, NAMES, source, peers or way(), Policy()))
+    return list(run(wall, own, DAEMONS, sshd, NAMES, source, peers or way(), reach, peer, Policy()))
 
 
 def test_open_for_all():
@@ -115,16 +119,14 @@ def test_a_name_that_does_not_resolve_leaves_all_ways():
 
 
 def test_of_two_networks_one_is_enough_where_the_name_leads_nowhere():
-    run = firewall.migration_ports_open_to_source.function
-    assert list(run(STORAGE_ONLY, TWO, QemuConf(), NAMES, BOTH, NO_NAME)) == []
+    assert data_pair(STORAGE_ONLY, BOTH, NO_NAME, own=TWO) == []
     with pytest.raises(NotApplicable, match="leads nowhere"):
         by_name(STORAGE_ONLY, NO_NAME)
 
 
 def test_a_closed_name_with_another_way_open_needs_an_option_only():
-    run = firewall.migration_ports_open_to_source.function
     peers = way(address="192.0.2.12")
-    assert list(run(STORAGE_ONLY, TWO, QemuConf(), NAMES, BOTH, peers)) == []
+    assert data_pair(STORAGE_ONLY, BOTH, peers, own=TWO) == []
     [finding] = by_name(STORAGE_ONLY, peers)
     assert finding.remedy == "virsh migrate --migrateuri tcp://198.51.100.12 …"
     assert "policy drop" in finding.actual
@@ -132,7 +134,7 @@ def test_a_closed_name_with_another_way_open_needs_an_option_only():
     assert firewall.migration_ports_open_by_name.severity is Severity.HIGH
     # QEMU on the target listens on one address only, and the way to that one is closed
     bound = QemuConf(migration_address="192.0.2.12")
-    assert len(list(run(STORAGE_ONLY, TWO, bound, NAMES, BOTH, peers))) == 1
+    assert len(data_pair(STORAGE_ONLY, BOTH, peers, bound, TWO)) == 1
     assert by_name(STORAGE_ONLY, peers, bound) == []
     # nothing to add where all ways are closed, or where the name's is open
     assert by_name(rules("-s 203.0.113.9 -p tcp -j ACCEPT"), peers) == []
@@ -140,35 +142,29 @@ def test_a_closed_name_with_another_way_open_needs_an_option_only():
     # a way of which nothing is known is no proof
     marked = rules("-d 198.51.100.12 -m mark --mark 0x1 -j ACCEPT")
     with pytest.raises(Unavailable, match="mark"):
-        list(run(marked, TWO, QemuConf(), NAMES, BOTH, peers))
+        data_pair(marked, BOTH, peers, own=TWO)
 
 
 def test_a_name_that_the_source_has_no_route_to():
     nowhere = PeerAddresses((("kvm02", (Route("203.0.113.12", None, None),)),))
-    assert (
-        list(firewall.migration_ports_open_to_source.function(STORAGE_ONLY, TWO, QemuConf(), NAMES, BOTH, nowhere))
-        == []
-    )
+    assert data_pair(STORAGE_ONLY, BOTH, nowhere, own=TWO) == []
     [finding] = by_name(STORAGE_ONLY, nowhere)
     assert finding.actual == "the source has no route there"
 
 
 def test_one_open_address_of_the_name_is_enough():
-    run = firewall.migration_ports_open_to_source.function
     two = OwnAddresses((*TARGET.addresses, Address("eth0", "2001:db8::12", 64)))
     here = OwnAddresses((*SOURCE.addresses, Address("eth0", "2001:db8::11", 64)))
     routes = (Route("2001:db8::12", "eth0", "2001:db8::11"), Route("192.0.2.12", "eth0", "192.0.2.11"))
     peers = PeerAddresses((("kvm02", routes),))
     closed6 = Firewall(from_iptables("*filter\n:INPUT DROP [0:0]\nCOMMIT\n", 6))
-    assert list(run(closed6, two, QemuConf(), NAMES, here, peers)) == []
-    control = firewall.control_port_open_to_source.function
-    assert list(control(closed6, two, DAEMONS, SSHD, NAMES, here, peers, Policy())) == []
-    run = firewall.migration_ports_open_by_name.function
-    assert list(run(closed6, two, QemuConf(), NAMES, here, peers)) == []
+    assert data_pair(closed6, here, peers, own=two) == []
+    assert control_pair(closed6, here, peers, own=two) == []
+    assert by_name(closed6, peers, own=two, source=here) == []
 
 
 def test_libvirt_is_reached_by_another_address():
-    arguments = (TWO, DAEMONS, SSHD, NAMES, BOTH, way(), Policy())
+    arguments = (TWO, DAEMONS, SSHD, NAMES, BOTH, way(), UNTRIED, PEER, Policy())
     assert list(firewall.control_port_open_to_source.function(STORAGE_ONLY, *arguments)) == []
     [finding] = firewall.control_port_open_by_name.function(STORAGE_ONLY, *arguments)
     assert finding.remedy == "virsh migrate … qemu+ssh://198.51.100.12/system"
@@ -219,3 +215,72 @@ def test_range_open_in_part():
 def test_width():
     assert list(firewall.migration_range_width.function(QemuConf())) == []
     assert len(list(firewall.migration_range_width.function(QemuConf(migration_port_max=49160)))) == 1
+
+
+def tried(control="open", migration="refused", compare="silent", port=22, address="192.0.2.12"):
+    return Reach(
+        (
+            (
+                "kvm02",
+                (
+                    Try("control", address, port, control),
+                    Try("migration", address, 49215, migration),
+                    Try("compare", address, 49216, compare),
+                ),
+            ),
+        )
+    )
+
+
+class TestTried:
+    """Where the ways were tried, what came of it decides, and rules where nothing came of it."""
+
+    def test_nothing_is_said_of_a_host_as_a_whole(self):
+        for run in (data, control):
+            with pytest.raises(NotApplicable, match="each pair"):
+                run(rules(), peer=PROBED)
+
+    @pytest.mark.parametrize("wall", [rules(), OPEN, SUBNET, Firewall((), ((4, "no root"),))])
+    @pytest.mark.parametrize("reach", [tried(), tried("silent", "open"), tried("refused", "refused", "prohibited")])
+    def test_an_attempt_that_tells_settles_it(self, wall, reach):
+        for run in (data_pair, control_pair):
+            with pytest.raises(NotApplicable, match="tried from the source"):
+                run(wall, reach=reach, peer=PROBED)
+        with pytest.raises(NotApplicable, match="tried from the source"):
+            by_name(wall, way(), reach=reach, own=TARGET, source=SOURCE)
+
+    @pytest.mark.parametrize("reach", [UNTRIED, tried("unsaid", "unsaid"), tried("unsaid", "refused", "refused")])
+    def test_where_attempts_tell_nothing_the_rules_do(self, reach):
+        for run in (data_pair, control_pair):
+            assert run(OPEN, reach=reach, peer=PROBED) == []
+            [finding] = run(rules(), reach=reach, peer=PROBED)
+            assert "policy drop" in finding.actual
+            with pytest.raises(Unavailable, match="no root"):
+                run(Firewall((), ((4, "no root"),)), reach=reach, peer=PROBED)
+            with pytest.raises(NotApplicable, match="every source"):
+                run(OPEN, reach=reach)
+
+    def test_a_refusal_that_a_firewall_may_have_sent_opens_nothing(self):
+        assert len(data_pair(rules(), reach=tried(migration="refused", compare="refused"), peer=PROBED)) == 1
+
+    def test_one_port_does_not_stand_for_a_range_that_the_rules_part(self):
+        first_ones = rules("-p tcp --dport 49152:49155 -j ACCEPT")
+        assert data_pair(first_ones, reach=tried(migration="silent"), peer=PROBED) == []
+        last_ones = rules("-p tcp --dport 49200:49215 -j ACCEPT")
+        assert len(data_pair(last_ones, reach=tried(), peer=PROBED)) == 1
+
+
+def test_no_port_falls_between_host_and_pair():
+    # one port is closed to all, the other depends on the source: the host is not judged, so the pair must be
+    wall, two_ports = rules("-s 192.0.2.0/24 -p tcp --dport 2222 -j ACCEPT"), Sshd(frozenset({22, 2222}))
+    with pytest.raises(NotApplicable, match="each pair"):
+        control(wall, sshd=two_ports)
+    assert control_pair(wall, sshd=two_ports) == []
+    assert len(control_pair(wall, FAR, way("198.51.100.11"), sshd=two_ports)) == 1
+
+
+def test_an_address_that_both_have_is_no_way():
+    # each host has a bridge of its own of the same address
+    same = Address("lxcbr0", "10.0.3.1", 24)
+    here, there = OwnAddresses((*SOURCE.addresses, same)), OwnAddresses((*TARGET.addresses, same))
+    assert len(data_pair(rules("-d 10.0.3.1 -j ACCEPT"), here, own=there)) == 1
