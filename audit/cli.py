@@ -1,9 +1,10 @@
 """The commands and their exit status; no logic. `virt-preflight --help` is the reference."""
 
+import functools
 import getpass
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any, NoReturn
 import click
 from rich.console import Console
 
-from audit import cli_cpu
+from audit import cli_converge, cli_cpu
 from audit import report as reports
 from audit.check import Check
 from audit.collect import collect, probes_of
@@ -20,6 +21,8 @@ from audit.cpu import CpuError
 from audit.cpu.crosscheck import cross_check
 from audit.evaluate import EvaluationError, evaluate, needed_facts
 from audit.evidence import Bundle, BundleError
+from audit.facts.dirty_rate import MOST_GUESTS, MOST_SECONDS
+from audit.facts.dirty_rate import OPTION as DIRTY_RATE
 from audit.facts.guest_source import read_guests
 from audit.inventory import Inventory, InventoryError
 from audit.judge import CheckError, discover
@@ -70,15 +73,42 @@ def commands() -> None:
 
 
 def _asking(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The options of the commands that open connections."""
+    """The options of the commands that open connections; those for active probes become its argument `active`."""
+
+    @functools.wraps(function)
+    def command(*, measure_dirty_rate: int | None, **others: Any) -> Any:
+        return function(active=_active(measure_dirty_rate=measure_dirty_rate), **others)
+
+    made: Callable[..., Any] = command
     for option in (
         click.argument("hosts", nargs=-1, metavar="[HOST]..."),
         click.option("-i", "--inventory", type=click.Path(path_type=Path), help="YAML file of clusters and hosts."),
         click.option("--workers", default=32, show_default=True, help="How many hosts are asked at once."),
         click.option("--seconds", default=120.0, show_default=True, help="Deadline for each round on each host."),
+        click.option(
+            DIRTY_RATE,
+            type=click.IntRange(1, MOST_SECONDS),
+            metavar="SECONDS",
+            help="Let libvirt measure how fast running guests change their memory. Short periods tell more.",
+        ),
     ):
-        function = option(function)
-    return function
+        made = option(made)
+    return made
+
+
+def _active(*, measure_dirty_rate: int | None) -> dict[str, str]:
+    """The options that were given for active probes, with their values ("" for none)."""
+    return {DIRTY_RATE: str(measure_dirty_rate)} if measure_dirty_rate else {}
+
+
+def _announce(active: Mapping[str, str]) -> None:
+    """Say what the active probes will do, before they do."""
+    if seconds := active.get(DIRTY_RATE):
+        click.echo(
+            f"{DIRTY_RATE}: libvirt measures each running guest for {seconds} s (virsh domdirtyrate-calc, page sampling, "
+            f"on a connection that may write), all at once, at most {MOST_GUESTS} a host; not those with assigned devices.",
+            err=True,
+        )
 
 
 _drain = click.option("--drain", multiple=True, metavar="HOST", help="Judge only whether these hosts can be emptied.")
@@ -89,7 +119,13 @@ _drain = click.option("--drain", multiple=True, metavar="HOST", help="Judge only
 @_drain
 @click.option("-o", "--output", type=click.Path(path_type=Path), default=Path("virt-preflight"), show_default=True)
 def audit(
-    hosts: tuple[str, ...], inventory: Path | None, workers: int, seconds: float, drain: tuple[str, ...], output: Path
+    hosts: tuple[str, ...],
+    inventory: Path | None,
+    workers: int,
+    seconds: float,
+    active: Mapping[str, str],
+    drain: tuple[str, ...],
+    output: Path,
 ) -> int:
     """Collect evidence from the hosts, judge it, and write the reports to a folder.
 
@@ -101,7 +137,7 @@ def audit(
     if strangers := sorted(set(drain) - {host.name for host in asked.hosts}):
         raise click.UsageError(f"--drain names no host of this run: {', '.join(strangers)}")
     checks = discover()
-    bundle = _collected(asked, checks, workers, seconds)
+    bundle = _collected(asked, checks, workers, seconds, active)
     bundle.write(output / "bundle")
     results = evaluate([bundle], checks, drain, cross_check)
     reports.write_whole(output / "results.json", dumps(results).encode())
@@ -113,11 +149,18 @@ def audit(
 @commands.command("collect")
 @_asking
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="The bundle's folder, a new one.")
-def collect_(hosts: tuple[str, ...], inventory: Path | None, workers: int, seconds: float, output: Path) -> None:
+def collect_(
+    hosts: tuple[str, ...],
+    inventory: Path | None,
+    workers: int,
+    seconds: float,
+    active: Mapping[str, str],
+    output: Path,
+) -> None:
     """Gather evidence only, into a bundle that `evaluate` judges anywhere."""
     if output.exists():
         raise click.UsageError(f"{output} exists already: name another folder with -o")
-    bundle = _collected(_inventory(hosts, inventory), discover(), workers, seconds)
+    bundle = _collected(_inventory(hosts, inventory), discover(), workers, seconds, active)
     bundle.write(output)
     click.echo(str(output))
 
@@ -167,7 +210,10 @@ def _inventory(hosts: Sequence[str], path: Path | None) -> Inventory:
     return inventory.only(hosts) if hosts else inventory
 
 
-def _collected(inventory: Inventory, checks: Sequence[Check], workers: int, seconds: float) -> Bundle:
+def _collected(
+    inventory: Inventory, checks: Sequence[Check], workers: int, seconds: float, active: Mapping[str, str]
+) -> Bundle:
+    _announce(active)
     with Progress(Console(stderr=True)) as progress:
         return collect(
             inventory,
@@ -175,9 +221,10 @@ def _collected(inventory: Inventory, checks: Sequence[Check], workers: int, seco
             read_guests=read_guests,
             tool=TOOL,
             secret=progress.paused(getpass.getpass) if sys.stdin.isatty() else None,
+            active=active,
             progress=progress,
             workers=workers,
-            seconds=seconds,
+            seconds=seconds + int(active.get(DIRTY_RATE, 0)),
         )
 
 
@@ -204,6 +251,7 @@ def _tell(results: Results, written: Sequence[Path]) -> None:
 
 commands.add_command(cli_cpu.baseline)
 commands.add_command(cli_cpu.compare)
+commands.add_command(cli_converge.converge)
 
 
 # Checks ---------------------------------------------------------------------------------------------------

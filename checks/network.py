@@ -4,10 +4,9 @@ import ipaddress
 import shlex
 from collections.abc import Iterator
 
-from audit.check import Blocks, Finding, NotApplicable, Policy, Severity, Source, Stage, Target, check
-from audit.facts.guest import GuestMemory
+from audit.check import Blocks, Finding, Severity, Source, Stage, Target, check
 from audit.facts.guest_devices import GuestNics, Nic
-from audit.facts.network import LibvirtNetwork, LibvirtNetworks, Links, Subnets, WayOut
+from audit.facts.network import LibvirtNetwork, LibvirtNetworks, Links, Subnets
 
 
 @check(
@@ -156,29 +155,3 @@ def same_subnet(
 
 def _ipv4(subnets: frozenset[str]) -> frozenset[str]:
     return frozenset(subnet for subnet in subnets if ipaddress.ip_network(subnet).version == 4)
-
-
-@check(
-    severity=Severity.MEDIUM,
-    stage=Stage.TRANSFER,
-    reference="RHEL 9 §12.9.1",
-    remedy="Migrate over a faster network: virsh migrate --migrateuri tcp://ADDRESS",
-)
-def migration_nic_speed(
-    memory: GuestMemory, here: Source[WayOut], there: Target[WayOut], policy: Policy
-) -> Iterator[Finding]:
-    """A very large guest travels over NICs that are fast enough.
-
-    Above 1 TiB the guest may change its memory faster than a slow network copies it. Looked at is the way of the
-    default route, which migration takes unless told otherwise.
-    """
-    if memory.memory_kib <= policy.large_guest_kib:
-        raise NotApplicable("not a very large guest")
-    for side, way in (("here", here), ("on the target", there)):
-        if way.speed_mbps is not None and way.speed_mbps < policy.large_guest_nic_mbps:
-            yield Finding(
-                expected=f"{policy.large_guest_nic_mbps} Mbit/s",
-                actual=f"{way.speed_mbps} Mbit/s {side} ({way.device})",
-            )
-    for way in (here, there):
-        way.known()
