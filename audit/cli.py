@@ -105,8 +105,8 @@ def _announce(active: Mapping[str, str]) -> None:
     """Say what the active probes will do, before they do."""
     if seconds := active.get(DIRTY_RATE):
         click.echo(
-            f"{DIRTY_RATE}: libvirt measures each running guest for {seconds} s (virsh domdirtyrate-calc, page sampling, "
-            f"on a connection that may write), all at once, at most {MOST_GUESTS} a host; not those with assigned devices.",
+            f"{DIRTY_RATE}: libvirt measures running guests for {seconds} s (domdirtyrate-calc, page sampling, on a "
+            f"connection that may write), at most {MOST_GUESTS} a host, all at once; not those with assigned devices.",
             err=True,
         )
 

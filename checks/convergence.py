@@ -7,7 +7,19 @@ import shlex
 from collections import defaultdict
 from collections.abc import Iterator
 
-from audit.check import Cluster, Finding, NotApplicable, Policy, Severity, Source, Stage, Target, check
+from audit.check import (
+    At,
+    Cluster,
+    Finding,
+    NotApplicable,
+    Policy,
+    Severity,
+    Source,
+    Stage,
+    Target,
+    Unavailable,
+    check,
+)
 from audit.convergence import (
     CHANNEL,
     GBIT,
@@ -240,20 +252,25 @@ def dedicated_nic(hosts: Cluster[MigrationWays]) -> Iterator[Finding]:
     migration.
     """
     found: defaultdict[str, set[str]] = defaultdict(set)
-    for source in hosts:
-        for target in hosts:
-            if source.host != target.host:
-                here, there = source.fact.to(target.fact)
-                if here in source.fact.shared:
-                    found[here].add(source.host)
-                if there in target.fact.shared:
-                    found[there].add(target.host)
+    for source, target in _pairs(hosts):
+        for host, device in zip((source, target), source.fact.to(target.fact), strict=True):
+            if device in host.fact.shared:
+                found[device].add(host.host)
     for device, names in sorted(found.items()):
         yield Finding(
             expected="a NIC for migrations alone",
             actual=f"{device} is used by bridges for guests too",
             hosts=frozenset(names),
         )
+    for source, target in _pairs(hosts):
+        source.fact.devices(target.fact)  # nothing was found: was everything known?
+
+
+def _pairs(hosts: Cluster[MigrationWays]) -> Iterator[tuple[At[MigrationWays], At[MigrationWays]]]:
+    """Every host with every other. A cluster of one has none."""
+    if len(hosts) < 2:
+        raise NotApplicable("the cluster has one host")
+    return ((source, target) for source in hosts for target in hosts if source is not target)
 
 
 @check(severity=Severity.INFO, stage=Stage.TRANSFER, reference="RHEL 9 §12.6", covers=("12.6/parallel",))
@@ -263,15 +280,19 @@ def parallel(hosts: Cluster[MigrationWays]) -> Iterator[Finding]:
     It carries some 10 Gbit/s. More needs several, one for each 10 Gbit/s: multi-FD migration.
     """
     found: defaultdict[int, set[str]] = defaultdict(set)
-    for source in hosts:
-        device = next((source.fact.to(target.fact)[0] for target in hosts if target.host != source.host), None)
-        mbps = dict(source.fact.speeds).get(device or "", 0)
-        if mbps * _MBIT > CHANNEL:
-            found[mbps].add(source.host)
+    unknown = []
+    for source, target in _pairs(hosts):
+        try:
+            found[source.fact.way(target.fact).mbps].update((source.host, target.host))
+        except Unavailable as why:
+            unknown.append(why)
     for mbps, names in sorted(found.items()):
-        yield Finding(
-            expected="a network of 10 Gbit/s or less, or several connections",
-            actual=f"{mbps} Mbit/s",
-            remedy=f"virsh migrate --live --parallel --parallel-connections {channels(mbps * _MBIT)} …",
-            hosts=frozenset(names),
-        )
+        if mbps * _MBIT > CHANNEL:
+            yield Finding(
+                expected="a network of 10 Gbit/s or less, or several connections",
+                actual=f"{mbps} Mbit/s",
+                remedy=f"virsh migrate --live --parallel --parallel-connections {channels(mbps * _MBIT)} …",
+                hosts=frozenset(names),
+            )
+    if unknown:
+        raise unknown[0]

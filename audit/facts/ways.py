@@ -12,7 +12,6 @@ from audit.facts.network import ADDRESSES, LINKS, ROUTES, SPEEDS, Links, Speeds,
 from audit.facts.qemu_conf import QEMU_CONF, QemuConf
 from audit.text import visible
 
-
 F = TypeVar("F", bound=HostFact)
 
 
@@ -66,11 +65,16 @@ class MigrationWays(HostFact):
         arrives = target._devices.get(route.address) if route else None
         return (route.device if route and route.device else self.default), arrives or target.default
 
-    def way(self, target: "MigrationWays") -> Way:
-        """The same with its speed. Raises `Unavailable` if the devices or their speeds are not known."""
+    def devices(self, target: "MigrationWays") -> tuple[str, str]:
+        """The same, known. Raises `Unavailable`."""
         here, there = self.to(target)
         if here is None or there is None:
             raise Unavailable(ROUTES, "the device that a migration would use is not known")
+        return here, there
+
+    def way(self, target: "MigrationWays") -> Way:
+        """The same with its speed. Raises `Unavailable`."""
+        here, there = self.devices(target)
         return Way(here, there, min(self.speed(here), target.speed(there)))
 
     def speed(self, device: str) -> int:

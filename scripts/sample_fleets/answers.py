@@ -88,6 +88,7 @@ _QUESTIONS: Mapping[str, Callable[[Host, Fleet, Records], Answer]] = {
     "cpu.domcaps_machines": lambda host, _fleet, records: machines.domcapabilities_asked(host, records),
     "cpu.map_files": lambda host, _fleet, _records: processors.cpu_map_content(host),
     "guest.block_jobs": lambda host, _fleet, records: guests.block_jobs(host, records),
+    "guest.dirty_rate": lambda host, _fleet, records: guests.dirty_rate(host, records),
     "names.peers": network.peers,
     "storage.paths": storage.paths,
 }

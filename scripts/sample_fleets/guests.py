@@ -86,6 +86,25 @@ def block_jobs(host: Host, records: Records) -> Answer:
     return Answer("\n".join([*lines, f"{stamp} end", "", ""]))
 
 
+def dirty_rate(host: Host, records: Records) -> Answer:
+    """`domdirtyrate-calc`, then `domstats --dirtyrate`, of guests that have little to do."""
+    stamp = mark(host, "guest.dirty_rate")
+    lines = [stamp]
+    for number, _, _ in records:
+        lines += [f"{stamp} {number}", "Start to calculate domain's memory dirty rate successfully.", ""]
+    for _, uuid, seconds in records:
+        name = next(guest.name for guest in host.guests if guest.uuid == uuid)
+        lines += [
+            f"{stamp} {uuid}",
+            f"Domain: '{name}'",
+            "  dirtyrate.calc_status=2",
+            "  dirtyrate.calc_start_time=4711",
+        ]
+        lines += [f"  dirtyrate.calc_period={seconds}", "  dirtyrate.calc_mode=page-sampling"]
+        lines += ["  dirtyrate.megabytes_per_second=12", ""]
+    return Answer("\n".join([*lines, f"{stamp} end", "", ""]))
+
+
 # One guest's XML -----------------------------------------------------------------------------------------------
 
 

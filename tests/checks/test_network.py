@@ -4,10 +4,9 @@ from dataclasses import fields
 
 import pytest
 
-from audit.check import NotApplicable, Policy, Unavailable
-from audit.facts.guest import GuestMemory
+from audit.check import Unavailable
 from audit.facts.guest_devices import GuestNics, Nic
-from audit.facts.network import LibvirtNetwork, LibvirtNetworks, Link, Links, Subnets, WayOut
+from audit.facts.network import LibvirtNetwork, LibvirtNetworks, Link, Links, Subnets
 from checks import network as checks
 
 
@@ -93,17 +92,3 @@ def test_same_subnet():
     assert not judged(subnets("10.0.0.0/24", "fd00::/64"), subnets("10.0.0.0/24"))
     assert judged(subnets("10.0.0.0/24"), subnets("10.0.1.0/24"))
     assert not judged(subnets("10.0.0.0/24"), Subnets(()))
-
-
-def test_speed():
-    def memory(kib):
-        return GuestMemory(kib, kib, (), frozenset(), False, False, False, False, False, None)
-
-    large, fast, slow = memory(2 * 1024**3), WayOut("br0", 25000), WayOut("br0", 10000)
-    assert not found(checks.migration_nic_speed, large, fast, fast, Policy())
-    [finding] = found(checks.migration_nic_speed, large, fast, slow, Policy())
-    assert finding.actual == "10000 Mbit/s on the target (br0)"
-    with pytest.raises(Unavailable):
-        found(checks.migration_nic_speed, large, fast, WayOut("br0", None), Policy())
-    with pytest.raises(NotApplicable):
-        found(checks.migration_nic_speed, memory(1024), slow, slow, Policy())
