@@ -64,7 +64,7 @@ def converge(
         return _tell_over(*over, as_json=as_json)
     found = diagnose(load, shlex.quote(guest or _guest(text) or "GUEST"), factor=factor)
     if as_json:
-        click.echo(json.dumps(asdict(found), indent=1))
+        click.echo(json.dumps({**asdict(found), "fixes": [fix._asdict() for fix in found.fixes]}, indent=1))
     else:
         for line in _lines(found, load):
             click.echo(visible(line, 2000))
