@@ -53,9 +53,9 @@ class Judged:
     status: Literal["pass", "fail", "skip", "unknown", "error"]
     findings: tuple[Finding, ...] = ()
     reason: str = ""
-    """Of a skip, an unknown or an error."""
+    """Of a skip, an unknown or an error; of a fail, why it could not look at everything."""
     probe: Probe | None = None
-    """Of an unknown: the one that would supply what is missing."""
+    """Of an unknown, or such a fail: the one that would supply what is missing."""
 
 
 PASS = Judged("pass")
@@ -207,15 +207,20 @@ class Judge:
 
 def _asked(check: Check, arguments: Iterable[Any]) -> Judged:
     findings: list[Finding] = []
+    rest: NotApplicable | Unavailable | None = None
     try:
         for finding in check.function(*arguments):
             findings.append(finding)  # one by one: what was found before the check stops for a reason is kept
     except (NotApplicable, Unavailable) as reason:
         if not findings:
             return _without(reason)
+        rest = reason
     except Exception as error:  # noqa: BLE001 - a check is somebody else's code; its bug must not end the run
         if not findings:
             return Judged("error", reason=f"{check.id} failed: {visible(repr(error))}")
+        return Judged("fail", tuple(findings), f"{check.id} failed: {visible(repr(error))}")
+    if isinstance(rest, Unavailable):
+        return Judged("fail", tuple(findings), str(rest), rest.probe)
     return Judged("fail", tuple(findings)) if findings else PASS
 
 

@@ -17,6 +17,7 @@ READS = {  # virsh's subcommands that change nothing
     *(
         "blockjob",
         "capabilities",
+        "domblkinfo",
         "domcapabilities",
         "domjobinfo",
         "dumpxml",

@@ -90,6 +90,8 @@ _QUESTIONS: Mapping[str, Callable[[Host, Fleet, Records], Answer]] = {
     "guest.block_jobs": lambda host, _fleet, records: guests.block_jobs(host, records),
     "guest.dirty_rate": lambda host, _fleet, records: guests.dirty_rate(host, records),
     "names.peers": network.peers,
+    "storage.disk_sizes": lambda host, _fleet, records: guests.disk_sizes(host, records),
+    "storage.free": lambda _host, _fleet, records: storage.free(records),
     "storage.paths": storage.paths,
 }
 
