@@ -80,8 +80,8 @@ def migration_types(transport: str, guest: str = "GUEST", target: str = "TARGET"
 
 AFTERWARDS = (
     "Without --persistent the guest is transient on the target: once it stops there, it is gone. On the source it "
-    "stays defined, unless --undefinesource is given, and must not be started. Then look whether it runs: virsh list on the "
-    "target; only after that: virsh undefine GUEST on the source."
+    "stays defined, unless --undefinesource is given, and must not be started. Then look whether it runs: virsh list "
+    "on the target; only after that: virsh undefine GUEST on the source."
 )
 """For whoever migrates."""
 
