@@ -26,6 +26,7 @@ from audit.facts.base import GuestFact, HostFact, Unavailable
 from audit.policy import Policy
 
 __all__ = [
+    "COPY_STORAGE",
     "At",
     "Blocks",
     "Check",
@@ -43,6 +44,10 @@ __all__ = [
     "check",
     "if_known",
 ]
+
+
+COPY_STORAGE = "copy-storage"
+"""The way in which `virsh migrate --copy-storage-all` copies the disks along."""
 
 
 class Severity(IntEnum):
@@ -102,7 +107,8 @@ class NotApplicable(Exception):
 class Finding:
     """One violation: what must hold, what was found, why it matters here, and perhaps a remedy fitted to it.
 
-    `hosts` of a cluster check's finding are those it concerns; routes between two of them are affected.
+    `hosts` of a cluster check's finding are those it concerns; routes between two of them are affected. `lifted_by`:
+    the way of migrating that makes the finding moot (COPY_STORAGE), with `about` naming the disk that it is about.
     """
 
     expected: str
@@ -110,6 +116,8 @@ class Finding:
     because: str = ""
     remedy: str = ""
     hosts: frozenset[str] = frozenset()
+    lifted_by: str = ""
+    about: str = ""
 
     @property
     def message(self) -> str:
@@ -172,6 +180,8 @@ class Check:
     remedy: str
     offline: bool
     plain_guest: bool
+    way: str
+    """The way of migrating that it is about; it bears on no other. "": on all."""
     covers: tuple[str, ...]
     """Ids of the requirements and known failures that it answers (`audit/data/requirements.yaml`, `failures.yaml`)."""
     title: str
@@ -202,13 +212,15 @@ def check(
     remedy: str = "",
     offline: bool = False,
     plain_guest: bool = False,
+    way: str = "",
     covers: tuple[str, ...] = (),
 ) -> Callable[[CheckFunction], Check]:
     """Make a check of a generator function whose docstring's first line is the condition that must hold.
 
     `offline`: it holds for the offline migration of a shut-off guest too. `plain_guest`: it is about the plain
-    host-model guest that a pair is judged for; a real guest is judged by its own configuration instead. `covers`:
-    ids of the requirements and known failures that it answers, from which docs/coverage.md is made.
+    host-model guest that a pair is judged for; a real guest is judged by its own configuration instead.
+    `way`: it bears only on migrating in that way (COPY_STORAGE), which is judged beside the usual one. `covers`: ids of
+    the requirements and known failures that it answers, from which docs/coverage.md is made.
     Raises `TypeError` when the signature makes no scope.
     """
 
@@ -232,6 +244,7 @@ def check(
             remedy=remedy,
             offline=offline,
             plain_guest=plain_guest,
+            way=way,
             covers=covers,
             title=title.strip(),
             why=" ".join(why.split()),

@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 import click
 from rich.console import Console
 
-from audit import cli_checks, cli_cpu
+from audit import cli_checks, cli_converge, cli_cpu
 from audit import report as reports
 from audit.check import Check
 from audit.collect import collect, probes_of
@@ -21,6 +21,8 @@ from audit.cpu import CpuError
 from audit.cpu.crosscheck import cross_check
 from audit.evaluate import EvaluationError, evaluate, needed_facts
 from audit.evidence import Bundle, BundleError
+from audit.facts.dirty_rate import MOST_GUESTS, MOST_SECONDS
+from audit.facts.dirty_rate import OPTION as DIRTY_RATE
 from audit.facts.guest_source import read_guests
 from audit.facts.reach import OPTION as PROBE_NETWORK
 from audit.facts.reach import announcement
@@ -76,8 +78,9 @@ def _asking(function: Callable[..., Any]) -> Callable[..., Any]:
     """The options of the commands that open connections; those for active probes become its argument `active`."""
 
     @functools.wraps(function)
-    def command(*, probe_network: bool, **others: Any) -> Any:
-        return function(active=_active(probe_network=probe_network), **others)
+    def command(*, probe_network: bool, measure_dirty_rate: int | None, **others: Any) -> Any:
+        active = _active(probe_network=probe_network, measure_dirty_rate=measure_dirty_rate)
+        return function(active=active, **others)
 
     made: Callable[..., Any] = command
     for option in (
@@ -90,20 +93,33 @@ def _asking(function: Callable[..., Any]) -> Callable[..., Any]:
             is_flag=True,
             help="Let the hosts of a cluster try each other: ports, full packets, ssh logins.",
         ),
+        click.option(
+            DIRTY_RATE,
+            type=click.IntRange(1, MOST_SECONDS),
+            metavar="SECONDS",
+            help="Let libvirt measure how fast running guests change their memory. Short periods tell more.",
+        ),
     ):
         made = option(made)
     return made
 
 
-def _active(*, probe_network: bool) -> dict[str, str]:
+def _active(*, probe_network: bool, measure_dirty_rate: int | None) -> dict[str, str]:
     """The options that were given for active probes, with their values ("" for none)."""
-    return {PROBE_NETWORK: ""} if probe_network else {}
+    given = {PROBE_NETWORK: ""} if probe_network else {}
+    return given | ({DIRTY_RATE: str(measure_dirty_rate)} if measure_dirty_rate else {})
 
 
 def _announce(active: Mapping[str, str], inventory: Inventory) -> None:
     """Say what the active probes will do, before they do."""
     if PROBE_NETWORK in active:
         click.echo(announcement([len(cluster.hosts) for cluster in inventory.clusters]), err=True)
+    if seconds := active.get(DIRTY_RATE):
+        click.echo(
+            f"{DIRTY_RATE}: libvirt measures running guests for {seconds} s (domdirtyrate-calc, page sampling, on a "
+            f"connection that may write), at most {MOST_GUESTS} a host, all at once; not those with assigned devices.",
+            err=True,
+        )
 
 
 _drain = click.option("--drain", multiple=True, metavar="HOST", help="Judge only whether these hosts can be emptied.")
@@ -246,6 +262,7 @@ def _tell(results: Results, written: Sequence[Path]) -> None:
 
 commands.add_command(cli_cpu.baseline)
 commands.add_command(cli_cpu.compare)
+commands.add_command(cli_converge.converge)
 
 # Checks: in audit.cli_checks ---------------------------------------------------------------------------------
 

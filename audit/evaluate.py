@@ -31,6 +31,7 @@ from audit.results import (
     Results,
     Run,
     TargetResult,
+    WayResult,
 )
 from audit.results import Subject as SubjectResult
 from audit.sidebyside import FACTS as SIDE_BY_SIDE_FACTS
@@ -40,10 +41,12 @@ from audit.verdict import (
     ClusterRoutes,
     GuestRoutes,
     Route,
+    Way,
     concerns,
     cpu_barrier,
     departure,
     guest_route,
+    other_ways,
     pair_route,
     summary,
     unread_route,
@@ -156,7 +159,13 @@ def _routes(
                 for target in hosts
                 if target != host
             }
-            guests.append(GuestRoutes(guest, active, targets, departure(found, guest, active=active)))
+            persistent = not isinstance(state, Unavailable) and state.persistent
+            ways = {
+                target: other_ways(found, name, guest, target, route.verdict, persistent=persistent)
+                for target, route in targets.items()
+                if active and target not in unreached
+            }
+            guests.append(GuestRoutes(guest, active, targets, departure(found, guest, active=active), ways))
     pairs = {(s, t): _unread(unreached, s, t) or pair_route(found, name, s, t) for s in hosts for t in hosts if s != t}
     return ClusterRoutes(name, hosts, unreached | unlisted, pairs, tuple(guests), concerns(found, name))
 
@@ -340,11 +349,15 @@ def _guest(cluster: ClusterRoutes, routes: GuestRoutes, facts: Facts) -> GuestRe
         active=routes.active,
         memory_kib=_value(facts, guest, GuestMemory, "memory_kib"),
         vcpus=_value(facts, guest, GuestPinning, "vcpus"),
-        targets=[
-            TargetResult(host=host, verdict=route.verdict, reasons=list(route.reasons))
-            for host, route in routes.targets.items()
-        ],
+        targets=[_target(host, route, routes.ways.get(host, ())) for host, route in routes.targets.items()],
     )
+
+
+def _target(host: str, route: Route, ways: Sequence[Way]) -> TargetResult:
+    target = TargetResult(host=host, verdict=route.verdict, reasons=list(route.reasons))
+    if ways:
+        target["ways"] = [WayResult(kind=way.kind, verdict=way.verdict, disks=list(way.disks)) for way in ways]
+    return target
 
 
 def _value(facts: Facts, guest: Guest, kind: type[GuestFact], name: str) -> Any:

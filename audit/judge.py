@@ -53,9 +53,9 @@ class Judged:
     status: Literal["pass", "fail", "skip", "unknown", "error"]
     findings: tuple[Finding, ...] = ()
     reason: str = ""
-    """Of a skip, an unknown or an error."""
+    """Of a skip, an unknown or an error; of a fail, why it could not look at everything."""
     probe: Probe | None = None
-    """Of an unknown: the one that would supply what is missing."""
+    """Of an unknown, or such a fail: the one that would supply what is missing."""
 
 
 PASS = Judged("pass")
@@ -221,12 +221,17 @@ def _asked(check: Check, arguments: Iterable[Any]) -> Judged:
     except (NotApplicable, Unavailable) as reason:
         reasons.append(reason)
     except Exception as error:  # noqa: BLE001 - a check is somebody else's code; its bug must not end the run
-        if not findings:
-            return Judged("error", reason=f"{check.id} failed: {visible(repr(error))}")
-    if findings:
-        return Judged("fail", tuple(findings))
+        broken = f"{check.id} failed: {visible(repr(error))}"
+        return Judged("fail", tuple(findings), broken) if findings else Judged("error", reason=broken)
     answers = [_without(reason) for reason in reasons]
-    return next((answer for answer in answers if answer.status == "unknown"), answers[0] if answers else PASS)
+    unknown = next((answer for answer in answers if answer.status == "unknown"), None)
+    if findings:  # what could not be looked at stays on record: a way that lifts the findings must not hide it
+        return (
+            Judged("fail", tuple(findings), unknown.reason, unknown.probe)
+            if unknown
+            else Judged("fail", tuple(findings))
+        )
+    return unknown or (answers[0] if answers else PASS)
 
 
 def _without(reason: NotApplicable | Unavailable) -> Judged:

@@ -22,5 +22,9 @@ class Policy:
     """What a target must keep free beyond the guest that comes."""
     guest_overhead_kib: int = 256 * 1024
     """QEMU's own memory beside the guest's, assumed when asking whether a guest fits."""
+    dirty_rate_factor: int = 2
+    """How many times a guest's dirty rate the network's bandwidth should be: RHEL 9 §12.6, "significantly higher"."""
+    long_migration_minutes: int = 10
+    """A guest whose memory takes longer to copy gets a note."""
     validity_days: int = 7
     """How long a report may be relied upon, if nothing on the hosts changes."""

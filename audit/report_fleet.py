@@ -5,6 +5,7 @@ Equal statements are made once: equal hosts share a column, pairs a reason, gues
 
 from collections.abc import Iterable, Iterator, Sequence
 
+from audit.migration_types import other_way
 from audit.report_model import (
     Because,
     Cut,
@@ -222,19 +223,29 @@ def _about(guest: GuestResult) -> str:
 def _guest_routes(targets: list[TargetResult], context: Context) -> Iterator[Route]:
     """The targets by verdict and reasons. What holds for every target is said once, at the top."""
     keyed = [{_key(reason): reason for reason in target["reasons"]} for target in targets]
-    grouped: dict[tuple[RouteVerdict, tuple[tuple[str, str, str], ...]], list[int]] = {}
+    ways = [tuple(other_way(way) for way in target.get("ways", ())) for target in targets]
+    grouped: dict[tuple[RouteVerdict, tuple[tuple[str, str, str], ...], tuple[str, ...]], list[int]] = {}
     for number, target in enumerate(targets):
-        grouped.setdefault((target["verdict"], tuple(keyed[number])), []).append(number)
+        grouped.setdefault((target["verdict"], tuple(keyed[number]), ways[number]), []).append(number)
     common = set.intersection(*(set(reasons) for reasons in keyed)) if len(grouped) > 1 else set()
-    verdicts = {verdict for verdict, _ in grouped}
+    verdicts = {verdict for verdict, *_ in grouped}
+    all_ways = set(ways)
     if common:
         shared = [reason for key, reason in keyed[0].items() if key in common]
-        yield Route(min(verdicts) if len(verdicts) == 1 else "", "every target", _because(shared, context))
-    for verdict, keys in sorted(grouped, key=lambda key: ROUTE_VERDICTS.index(key[0])):
-        numbers = grouped[verdict, keys]
-        own = [keyed[numbers[0]][key] for key in keys if key not in common]
-        if own or not common or len(verdicts) > 1:
-            yield Route(verdict, context.some(targets[n]["host"] for n in numbers), _because(own, context))
+        yield Route(
+            min(verdicts) if len(verdicts) == 1 else "",
+            "every target",
+            _because(shared, context),
+            ways[0] if len(all_ways) == 1 else (),
+        )
+    for key in sorted(grouped, key=lambda key: ROUTE_VERDICTS.index(key[0])):
+        verdict, reasons, others = key
+        numbers = grouped[key]
+        own = [keyed[numbers[0]][reason] for reason in reasons if reason not in common]
+        said = common and len(all_ways) == 1
+        if own or not common or len(verdicts) > 1 or (others and not said):
+            hosts = context.some(targets[n]["host"] for n in numbers)
+            yield Route(verdict, hosts, _because(own, context), () if said else others)
 
 
 def _key(reason: Reason) -> tuple[str, str, str]:

@@ -132,6 +132,8 @@ class Route:
     verdict: str
     hosts: str
     reasons: Cut[Because]
+    ways: tuple[str, ...] = ()
+    """Other ways to them, where this one is not open."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -388,6 +390,9 @@ class View:
     hosts: tuple[HostSection, ...]
     pairs: tuple[PairSection, ...]
     guests: tuple[GuestGroup, ...]
+    ways: tuple[tuple[str, str, str, str], ...]
+    """Of each type of migration: name, what it does, what storage it needs, the command."""
+    afterwards: str
     baselines: tuple[BaselineSection, ...]
     findings: tuple[CheckGroup, ...]
     gaps: tuple[Gap, ...]

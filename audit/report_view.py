@@ -7,6 +7,7 @@ Board members read the first page and engineers the rest. All names and messages
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from audit.migration_types import AFTERWARDS, migration_types
 from audit.report_cpu import CHANGES, advice_section, notes_section
 from audit.report_fleet import folded_routes, guest_groups, host_section, pair_section
 from audit.report_model import (
@@ -81,6 +82,11 @@ def build(results: Results, *, rendered: str, digest: str, files: Files, paper: 
         hosts=tuple(host_section(cluster, hosts) for cluster, hosts in by_cluster(results["hosts"])),
         pairs=tuple(pair_section(cluster, pairs, context) for cluster, pairs in by_cluster(results["pairs"])),
         guests=guest_groups(results, context),
+        ways=tuple(
+            (way.name, way.what, way.storage, way.command)
+            for way in migration_types(str(results["run"]["policy"].get("transport", "ssh")))
+        ),
+        afterwards=AFTERWARDS,
         baselines=_baselines(results["baselines"], files, context),
         findings=groups.of(fails),
         gaps=tuple(_gaps([o for o in results["outcomes"] if o["status"] == "unknown"], groups.checks, context)),

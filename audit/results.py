@@ -12,6 +12,7 @@ FORMAT = "virt-preflight/results/1"
 
 Verdict = Literal["GO", "GO WITH CONDITIONS", "NO-GO", "CANNOT SAY"]
 RouteVerdict = Literal["yes", "conditions", "no", "unknown"]
+WayKind = Literal["copy-storage", "offline"]
 Status = Literal["fail", "unknown", "error"]
 
 EXIT_STATUS: dict[str, int] = {"GO": 0, "NO-GO": 3, "GO WITH CONDITIONS": 4, "CANNOT SAY": 5}
@@ -151,12 +152,22 @@ class Pair(TypedDict):
     reasons: list[Reason]
 
 
+class WayResult(TypedDict):
+    """Another way to a target, where the usual one is not open: live with `disks` copied along, or offline."""
+
+    kind: WayKind
+    verdict: RouteVerdict
+    disks: list[str]
+
+
 class TargetResult(TypedDict):
-    """Where a guest can go."""
+    """Where a guest can go. `verdict` is that of a live migration with its disks shared; `ways` do not change it."""
 
     host: str
     verdict: RouteVerdict
     reasons: list[Reason]
+    ways: NotRequired[list[WayResult]]
+    """Absent where there are none."""
 
 
 class GuestResult(TypedDict):

@@ -4,15 +4,16 @@ A route is a way from a source to a target: of a guest, or of the plain host-mod
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
-from audit.check import Blocks, Role, Severity
+from audit.check import COPY_STORAGE, Blocks, Role, Severity
 from audit.facts.base import Guest
 from audit.guest_advice import CPU_DOMAINS, Barrier
 from audit.judge import Judgements, Outcome, Subject
-from audit.results import Reason, RouteVerdict, Verdict, VerdictSummary
+from audit.results import Reason, RouteVerdict, Verdict, VerdictSummary, WayKind
+from audit.text import some_of
 
 UNREACHED = "host.reached"
 """The reason's id where a host could not be read."""
@@ -25,6 +26,15 @@ class Route(NamedTuple):
     reasons: tuple[Reason, ...] = ()
 
 
+class Way(NamedTuple):
+    """Another way for a guest to a target, where the usual one, live and with its disks shared, is not open."""
+
+    kind: WayKind
+    verdict: RouteVerdict
+    disks: tuple[str, ...] = ()
+    """Those that would be copied along."""
+
+
 @dataclass(frozen=True, slots=True)
 class GuestRoutes:
     """One guest and where it can go; only `active` guests decide the run's verdict."""
@@ -34,6 +44,8 @@ class GuestRoutes:
     targets: dict[str, Route]
     departure: Route
     """What its own configuration and host say about leaving, whatever the target."""
+    ways: Mapping[str, tuple[Way, ...]] = field(default_factory=dict)
+    """By target: other ways that are not closed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,13 +71,50 @@ def pair_route(found: Judgements, cluster: str, source: str, target: str) -> Rou
 
 def guest_route(found: Judgements, cluster: str, guest: Guest, target: str, *, active: bool) -> Route:
     """The guest's verdict for that target; a shut-off guest is judged for offline migration."""
-    outcomes = [
+    return _route(_concerning(_bearing(found, cluster, guest, target), active=active))
+
+
+def other_ways(
+    found: Judgements, cluster: str, guest: Guest, target: str, usual: RouteVerdict, *, persistent: bool
+) -> tuple[Way, ...]:
+    """For a running guest whose usual route is not open: which other ways to the target are not closed either.
+
+    Its disks are copied along, where nothing else but that they are not there is in the way; or it is moved offline,
+    that is, its definition, while it is shut off or to be started there (which a guest without a definition cannot be).
+    """
+    if usual in ("yes", "conditions"):
+        return ()
+    outcomes = _bearing(found, cluster, guest, target)
+    ways = []
+    lifted = [o for o in outcomes if any(f.lifted_by == COPY_STORAGE for f in o.judged.findings)]
+    if lifted:
+        copied = (_copying(outcome) for outcome in outcomes if not outcome.check.plain_guest)
+        disks = {f.about for o in lifted for f in o.judged.findings if f.lifted_by == COPY_STORAGE}
+        ways.append(Way("copy-storage", _route(o for o in copied if o is not None).verdict, tuple(sorted(disks))))
+    if persistent:
+        ways.append(Way("offline", _route(_concerning(outcomes, active=False)).verdict))
+    return tuple(way for way in ways if way.verdict != "no")
+
+
+def _copying(outcome: Outcome) -> Outcome | None:
+    """The outcome for a migration that copies the disks; None: it is moot then. What was hidden behind is not."""
+    judged = outcome.judged
+    findings = tuple(finding for finding in judged.findings if finding.lifted_by != COPY_STORAGE)
+    if len(findings) == len(judged.findings):
+        return outcome
+    if findings or not judged.reason:
+        return outcome._replace(judged=replace(judged, findings=findings)) if findings else None
+    return outcome._replace(judged=replace(judged, status="unknown", findings=()))
+
+
+def _bearing(found: Judgements, cluster: str, guest: Guest, target: str) -> list[Outcome]:
+    """Everything that bears on the guest's moving there, in whatever way."""
+    return [
         *_on_the_way(found, cluster, guest.host, target),
         *found.of(Subject(guest.host, target)),
         *found.of(Subject(guest.host, None, guest)),
         *found.of(Subject(guest.host, target, guest)),
     ]
-    return _route(_concerning(outcomes, active=active))
 
 
 def cpu_barrier(found: Judgements, guest: Guest, target: str) -> Barrier:
@@ -101,7 +150,7 @@ def unread_route(host: str, why: str) -> Route:
 
 
 def _concerning(outcomes: Iterable[Outcome], *, active: bool) -> Iterator[Outcome]:
-    return (o for o in outcomes if not o.check.plain_guest and (active or o.check.offline))
+    return (o for o in outcomes if not (o.check.plain_guest or o.check.way) and (active or o.check.offline))
 
 
 def _on_the_way(found: Judgements, cluster: str, source: str, target: str) -> Iterator[Outcome]:
@@ -208,7 +257,7 @@ def _of_guest(guest: GuestRoutes, targets: dict[str, Route]) -> _Opinion:
         if guest.departure.verdict == "no":
             return _Opinion("NO-GO", f"{who} cannot leave: {guest.departure.reasons[0]['message']}")
         if _nowhere(guest, targets):
-            return _Opinion("NO-GO", f"{who} has no target: {_each_first(targets)}")
+            return _Opinion("NO-GO", f"{who} has no target: {_each_first(targets)}{_copied_instead(guest, targets)}")
         why = _each_first({h: r for h, r in targets.items() if r.verdict == "unknown"}) or "no other host was audited"
         return _Opinion("CANNOT SAY", f"{who} has no proved target: {why}")
     if all(targets[host].verdict == "conditions" for host in reachable):
@@ -217,6 +266,13 @@ def _of_guest(guest: GuestRoutes, targets: dict[str, Route]) -> _Opinion:
     if len(reachable) == 1:
         return _Opinion("GO WITH CONDITIONS", f"{who} has one target only: {reachable[0]}")
     return _Opinion("GO", "")
+
+
+def _copied_instead(guest: GuestRoutes, targets: dict[str, Route]) -> str:
+    """Where it could go with its disks copied along: no target that counts, but one to know of."""
+    proved = ("yes", "conditions")
+    there = [h for h in targets for w in guest.ways.get(h, ()) if w.kind == "copy-storage" and w.verdict in proved]
+    return f" (with its disks copied along, --copy-storage-all, it could go to {some_of(there)})" if there else ""
 
 
 def _each_first(targets: dict[str, Route]) -> str:

@@ -5,6 +5,17 @@ from collections.abc import Generator
 from audit.check import Unavailable
 from audit.facts.guest_devices import Disk
 from audit.facts.pools import Pools, disk_path
+from audit.facts.storage import Place
+
+
+def both_local(source: Place, target: Place | None) -> bool:
+    """The image is a file on the guest's own host alone, and at most another such file lies in its place on the target.
+
+    Only then can it be copied there: on shared storage the copy might go onto the image itself.
+    """
+    return all(
+        place.state.kind == "file" and place.shared is None and not place.fuse for place in (source, target) if place
+    )
 
 
 def path_of(disk: Disk, pools: Pools, *, own: bool = False) -> Generator[Unavailable, None, str | None]:

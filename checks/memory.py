@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from audit.check import Blocks, Finding, NotApplicable, Policy, Severity, Source, Stage, Target, Unavailable, check
-from audit.facts.guest import GuestMemory, GuestPinning, GuestState
+from audit.facts.guest import GuestMemory, GuestPinning
 from audit.facts.memory import HUGEPAGES, Cell, Cgroup, HugePages, Memory, NumaTopology
 
 _GIB = 1024 * 1024
@@ -214,30 +214,6 @@ def _cell_differences(here: Cell, there: Cell) -> Iterator[str]:
         yield f"node {here.id}: CPUs {_set(here.cpus)} here, {_set(there.cpus)} there"
     if abs(here.memory_kib - there.memory_kib) * 10 > here.memory_kib:
         yield f"node {here.id}: {_gib(here.memory_kib)} here, {_gib(there.memory_kib)} there"
-
-
-@check(
-    severity=Severity.MEDIUM,
-    stage=Stage.TRANSFER,
-    reference="RHEL 9 §12.3, §12.9",
-    covers=("12.3/large", "12.6/parallel", "12.9/large", "12.9/downtime", "12.9/postcopy", "failure 77"),
-)
-def large_guest(guest: GuestMemory, state: GuestState, policy: Policy) -> Iterator[Finding]:
-    """The guest is not larger than what live migration is reliable for.
-
-    A guest with very much memory takes long to copy and dirties pages meanwhile; the migration may never come to an
-    end by itself. It needs a fast network, several connections, and somebody who watches it.
-    """
-    if not state.active:
-        raise NotApplicable("the guest does not run")
-    if guest.memory_kib > policy.large_guest_kib:
-        yield Finding(
-            expected=f"at most {_gib(policy.large_guest_kib)}",
-            actual=_gib(guest.memory_kib),
-            because=f"A network of {policy.large_guest_nic_mbps // 1000} Gbit/s or more and tuning are recommended.",
-            remedy="virsh migrate --live --parallel --parallel-connections 4 …; if it does not end: virsh "
-            "migrate-setmaxdowntime, --auto-converge or --postcopy",
-        )
 
 
 @check(severity=Severity.LOW, stage=Stage.AFTER, reference="kernel: cgroup-v2", covers=("failure 31",))

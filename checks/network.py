@@ -4,11 +4,10 @@ import ipaddress
 import shlex
 from collections.abc import Iterator
 
-from audit.check import Blocks, Finding, NotApplicable, Policy, Severity, Source, Stage, Target, Unavailable, check
-from audit.facts.guest import GuestMemory
+from audit.check import Blocks, Finding, NotApplicable, Severity, Source, Stage, Target, Unavailable, check
 from audit.facts.guest_devices import GuestNics, Nic
 from audit.facts.layer2 import GuestVlans, Segments, Stations, contradiction, proof
-from audit.facts.network import LibvirtNetwork, LibvirtNetworks, Links, Subnets, WayOut
+from audit.facts.network import LibvirtNetwork, LibvirtNetworks, Links, Subnets
 
 _SWITCH = "Check the switch ports: the same networks, untagged and tagged, on both hosts"
 _OWN_NETWORK = {None: "isolated", "none": "isolated", "nat": "NAT", "route": "routed", "open": "routed"}
@@ -307,30 +306,3 @@ def vlans_carried(
                 expected=f"{name} on the target to carry VLAN {', '.join(map(str, sorted(lacking)))}",
                 actual="no port to the outside lists it",
             )
-
-
-@check(
-    severity=Severity.MEDIUM,
-    stage=Stage.TRANSFER,
-    reference="RHEL 9 §12.9.1",
-    remedy="Migrate over a faster network: virsh migrate --migrateuri tcp://ADDRESS",
-    covers=("12.6/bandwidth", "12.9/nic-25g", "failure 77"),
-)
-def migration_nic_speed(
-    memory: GuestMemory, here: Source[WayOut], there: Target[WayOut], policy: Policy
-) -> Iterator[Finding]:
-    """A very large guest travels over NICs that are fast enough.
-
-    Above 1 TiB the guest may change its memory faster than a slow network copies it. Looked at is the way of the
-    default route, which migration takes unless told otherwise.
-    """
-    if memory.memory_kib <= policy.large_guest_kib:
-        raise NotApplicable("not a very large guest")
-    for side, way in (("here", here), ("on the target", there)):
-        if way.speed_mbps is not None and way.speed_mbps < policy.large_guest_nic_mbps:
-            yield Finding(
-                expected=f"{policy.large_guest_nic_mbps} Mbit/s",
-                actual=f"{way.speed_mbps} Mbit/s {side} ({way.device})",
-            )
-    for way in (here, there):
-        way.known()

@@ -4,6 +4,7 @@ import shlex
 from collections.abc import Iterator
 
 from audit.check import (
+    COPY_STORAGE,
     Blocks,
     Finding,
     NotApplicable,
@@ -16,6 +17,7 @@ from audit.check import (
     check,
     if_known,
 )
+from audit.facts.disk_sizes import copyable
 from audit.facts.guest import GuestIdentity, GuestMachine, GuestState
 from audit.facts.guest_devices import Disk, GuestDevices, GuestDisks, GuestFiles
 from audit.facts.names import OwnAddresses
@@ -23,7 +25,7 @@ from audit.facts.paths import Paths, PathState
 from audit.facts.pools import Pools, Secrets
 from audit.facts.storage import Mount, Mounts, Place, SharedFilesystems, same_file
 from audit.facts.versions import Libvirt, Version
-from checks._storage import path_of
+from checks._storage import both_local, path_of
 
 QEMU_FLUSHES = Version(5, 7, 0)
 """Since then libvirt knows that QEMU drops its host cache at the switchover, whatever the cache mode."""
@@ -65,6 +67,8 @@ def disks_reachable(disks: GuestDisks, guest: GuestIdentity, pools: Target[Pools
             because=f"Cannot access storage file '{path}': No such file or directory"
             + (f" ({disk.device} {disk.target})" if removable else f" (disk {disk.target})"),
             remedy=f"virsh change-media {name} {target} --eject" if removable else _SUPPLY[disk.type == "block"],
+            lifted_by=COPY_STORAGE if copyable(disk) else "",
+            about=disk.target,
         )
 
 
@@ -120,6 +124,8 @@ def disks_shared(
                 expected=f"{disk.target} on storage shared with the target",
                 actual=actual,
                 because="Migration without shared storage is unsafe",
+                lifted_by=COPY_STORAGE if copyable(disk) and both_local(source, target) else "",
+                about=disk.target,
             )
         elif target is not None and target.mount is not None and target.mount.read_only:
             yield _read_only(their_path or path, target.mount)

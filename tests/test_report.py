@@ -562,3 +562,18 @@ def test_short_names_only_where_unambiguous() -> None:
 
 def test_hostile_example_is_hostile() -> None:
     assert all(sign in HOSTILE for sign in ("<script>", "\x1b", "\u202e", "\n", "{{", '"'))
+
+
+def test_other_ways_and_how_to_move() -> None:
+    """A guest with a local disk: the verdict stays no, and what else could be done stands beside it."""
+    results = examples.no_go()
+    guest = next(guest for guest in results["guests"] if any(t["verdict"] == "no" for t in guest["targets"]))
+    for target in guest["targets"]:
+        target["ways"] = [
+            {"kind": "copy-storage", "verdict": "conditions", "disks": ["vda"]},
+            {"kind": "offline", "verdict": "yes", "disks": []},
+        ]
+    page = html(results)
+    assert "Other ways: live with vda copied along (--copy-storage-all --migrate-disks vda), with conditions;" in page
+    assert "virsh migrate --live --persistent GUEST qemu+" in page
+    assert "virsh undefine GUEST" in page

@@ -5,16 +5,19 @@ from dataclasses import dataclass
 
 import pytest
 
-from audit.check import Blocks, Cluster, Finding, Severity, Source, Stage, Target, check
+from audit.check import COPY_STORAGE, Blocks, Cluster, Finding, Severity, Source, Stage, Target, check
 from audit.facts.base import Guest, GuestFact, HostFact
 from audit.judge import Judged, Judgements, Subject
+from audit.results import Reason
 from audit.verdict import (
     ClusterRoutes,
     GuestRoutes,
     Route,
+    Way,
     concerns,
     departure,
     guest_route,
+    other_ways,
     pair_route,
     summary,
     unread_route,
@@ -215,3 +218,71 @@ def test_departure_reads_the_guest_and_its_host_as_a_source():
     ):
         found.add(made, subject, judged)
     assert [r["check"] for r in departure(found, GUEST, active=True).reasons] == [failed(of_guest)[0].id]
+
+
+# Other ways ---------------------------------------------------------------------------------------------------
+
+
+def local_disk(reason="", *, more=()):
+    made = check(severity=Severity.HIGH, blocks=Blocks.MIGRATION, reference="none")(of_placement)
+    finding = Finding("shared", "local", lifted_by=COPY_STORAGE, about="vda")
+    return made, Judged("fail", (finding, *more), reason)
+
+
+def ways_with(*entries, persistent=False):
+    """The ways where these outcomes are about the placement, beside a disk that is not shared."""
+    found = Judgements()
+    for made, judged in entries:
+        found.add(made, Subject("a", "b", GUEST), judged)
+    usual = guest_route(found, "c", GUEST, "b", active=True).verdict
+    return other_ways(found, "c", GUEST, "b", usual, persistent=persistent)
+
+
+def for_copying(**options):
+    return failed(of_placement, way=COPY_STORAGE, **options)
+
+
+@pytest.mark.parametrize(
+    ("entries", "verdict"),
+    [
+        ([local_disk()], "yes"),
+        ([local_disk(more=(Finding("x", "y"),))], None),
+        ([local_disk("vdb: no answer")], "unknown"),
+        ([local_disk(), failed(of_pair)], None),
+        ([local_disk(), failed(of_pair, plain_guest=True)], "yes"),
+        ([local_disk(), failed(of_pair, status="unknown")], "unknown"),
+        ([local_disk(), failed(of_pair, blocks=Blocks.NOTHING)], "conditions"),
+        ([local_disk(), for_copying()], None),
+        ([local_disk(), for_copying(status="unknown")], "unknown"),
+        ([local_disk(), for_copying(blocks=Blocks.NOTHING, severity=Severity.MEDIUM)], "conditions"),
+    ],
+)
+def test_copying_disks_along_lifts_no_more_than_it_may(entries, verdict):
+    ways = ways_with(*entries)
+    assert ways == (() if verdict is None else (Way("copy-storage", verdict, ("vda",)),))
+
+
+def test_no_other_way_where_the_usual_one_is_open():
+    assert ways_with(failed(of_pair, blocks=Blocks.NOTHING), persistent=True) == ()
+
+
+def test_offline_is_a_way_for_guests_that_are_defined():
+    assert ways_with(failed(of_pair), persistent=True) == (Way("offline", "yes"),)
+    assert ways_with(failed(of_pair, offline=True), persistent=True) == ()
+    assert ways_with(failed(of_pair)) == ()
+
+
+def test_checks_of_a_way_do_not_bear_on_the_usual_one():
+    assert verdict_with(Subject("a", "b", GUEST), for_copying()) == "yes"
+    assert verdict_with(Subject("a", "b", GUEST), for_copying(offline=True), active=False) == "yes"
+
+
+def test_a_no_go_says_where_copying_would_help():
+    ways = {"b": (Way("copy-storage", "conditions", ("vda",)),), "c": (Way("copy-storage", "unknown", ("vda",)),)}
+    no = Route("no", (Reason(check="x", status="fail", message="local disk"),))
+    guest = GuestRoutes(GUEST, True, {"b": no, "c": no}, Route("yes"), ways)
+    verdict = summary([ClusterRoutes("c", ("a", "b", "c"), {}, {}, (guest,))], ())
+    assert verdict["word"] == "NO-GO"
+    assert verdict["blocking"] == [
+        "web on a has no target: b, c: local disk (with its disks copied along, --copy-storage-all, it could go to b)"
+    ]

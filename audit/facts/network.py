@@ -166,36 +166,53 @@ class Subnets(HostFact):
 
 
 @dataclass(frozen=True, slots=True)
-class WayOut(HostFact):
-    """The device of the default route, and how fast the hardware below it is."""
+class Speeds(HostFact):
+    """How fast the hardware below each device is."""
 
-    probes: ClassVar[tuple[Probe, ...]] = (ROUTES, LINKS, SPEEDS)
-    device: str
-    speed_mbps: int | None
-    """Of the fastest port; None: no device says, as virtual ones."""
+    probes: ClassVar[tuple[Probe, ...]] = (LINKS, SPEEDS)
+    speeds: tuple[tuple[str, int], ...]
+    """Device and the Mbit/s of its fastest port; devices of which nothing says its speed, as virtual ones, lack."""
 
-    def known(self) -> None:
-        """Raise `Unavailable` if no device says its speed."""
-        if self.speed_mbps is None:
-            raise Unavailable(SPEEDS, f"no device below {self.device} says its speed")
+    def of(self, device: str) -> int:
+        """Mbit/s of the device. Raises `Unavailable` if nothing says it."""
+        found = dict(self.speeds).get(device)
+        if found is None:
+            raise Unavailable(SPEEDS, f"no device below {visible(device, 40)} says its speed")
+        return found
 
     @classmethod
     def parse(cls, said: Said) -> Self:
-        """From the default route of the lowest metric; sysfs says -1, nothing, or the speed in Mbit/s."""
+        """sysfs says -1, nothing, or the speed in Mbit/s."""
+        known: dict[str, int] = {}
+        for line in said.lines(SPEEDS):
+            name, _, speed = line.partition(" ")
+            if speed.strip().isdigit() and int(speed):
+                known[name] = int(speed)
+        links = Links.parse(said)
+        fastest = {
+            link.name: max((known[port.name] for port in links.hardware(link.name) if port.name in known), default=None)
+            for link in links.links
+        }
+        return cls(tuple(sorted((name, speed) for name, speed in fastest.items() if speed is not None)))
+
+
+@dataclass(frozen=True, slots=True)
+class WayOut(HostFact):
+    """The device of the default route."""
+
+    probes: ClassVar[tuple[Probe, ...]] = (ROUTES,)
+    device: str
+
+    @classmethod
+    def parse(cls, said: Said) -> Self:
+        """The default route of the lowest metric."""
         routes = [entry for entry in objects(said, ROUTES) if isinstance(entry.get("dev"), str)]
         if not routes:
             raise Unavailable(ROUTES, "no default route")
         metrics = [entry.get("metric", 0) for entry in routes]
         if not all(isinstance(metric, int) for metric in metrics):
             raise Unavailable(ROUTES, "a metric that is no number")
-        device = str(min(zip(metrics, range(len(routes)), routes, strict=True))[2]["dev"])
-        speeds: dict[str, int] = {}
-        for line in said.lines(SPEEDS):
-            name, _, speed = line.partition(" ")
-            if speed.strip().isdigit():
-                speeds[name] = int(speed)
-        ports = Links.parse(said).hardware(device)
-        return cls(device, max((speeds[port.name] for port in ports if port.name in speeds), default=None))
+        return cls(str(min(zip(metrics, range(len(routes)), routes, strict=True))[2]["dev"]))
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,12 @@ _LONGEST = 2048  # bytes; 50 such paths fit into what xargs takes at once, so th
 _DEEPEST = 64
 
 
+def folder_of(path: str) -> str | None:
+    """The folder that the path is in; None: none that can be asked about."""
+    folder = path.rstrip("/").rpartition("/")[0]
+    return folder if _plain(folder) else None
+
+
 def _plain(path: str) -> bool:
     """A path that can be asked about, and means the same to everyone."""
     parts = path.split("/")

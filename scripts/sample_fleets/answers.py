@@ -102,12 +102,15 @@ _QUESTIONS: Mapping[str, Callable[[Host, Fleet, Records], Answer]] = {
     "cpu.domcaps_machines": lambda host, _fleet, records: machines.domcapabilities_asked(host, records),
     "cpu.map_files": lambda host, _fleet, _records: processors.cpu_map_content(host),
     "guest.block_jobs": lambda host, _fleet, records: guests.block_jobs(host, records),
+    "guest.dirty_rate": lambda host, _fleet, records: guests.dirty_rate(host, records),
     "hostdev.pci": devices.pci,
     "hostdev.usb": devices.usb,
     "names.peers": network.peers,
     "reach.mtu": network.tried_mtu,
     "reach.ports": network.tried_ports,
     "reach.ssh": network.tried_ssh,
+    "storage.disk_sizes": lambda host, _fleet, records: guests.disk_sizes(host, records),
+    "storage.free": lambda _host, _fleet, records: storage.free(records),
     "storage.paths": storage.paths,
 }
 

@@ -86,6 +86,39 @@ def block_jobs(host: Host, records: Records) -> Answer:
     return Answer("\n".join([*lines, f"{stamp} end", "", ""]))
 
 
+def dirty_rate(host: Host, records: Records) -> Answer:
+    """`domdirtyrate-calc`, then `domstats --dirtyrate`, of guests that have little to do."""
+    stamp = mark(host, "guest.dirty_rate")
+    lines = [stamp]
+    for number, _, _ in records:
+        lines += [f"{stamp} {number}", "Start to calculate domain's memory dirty rate successfully.", ""]
+    for _, uuid, seconds in records:
+        name = next(guest.name for guest in host.guests if guest.uuid == uuid)
+        lines += [
+            f"{stamp} {uuid}",
+            f"Domain: '{name}'",
+            "  dirtyrate.calc_status=2",
+            "  dirtyrate.calc_start_time=4711",
+        ]
+        lines += [f"  dirtyrate.calc_period={seconds}", "  dirtyrate.calc_mode=page-sampling"]
+        lines += ["  dirtyrate.megabytes_per_second=12", ""]
+    return Answer("\n".join([*lines, f"{stamp} end", "", ""]))
+
+
+def disk_sizes(host: Host, records: Records) -> Answer:
+    """`domblkinfo --all`: 20 GiB each, half of them in use."""
+    stamp = mark(host, "storage.disk_sizes")
+    lines = [stamp]
+    for (uuid,) in records:
+        guest = next(guest for guest in host.guests if guest.uuid == uuid)
+        lines += [f"{stamp} {uuid}", " Target   Capacity      Allocation    Physical", "-" * 48]
+        for number, disk in enumerate(guest.disks):
+            target = f"{_prefix(disk)}{chr(ord('a') + number)}"
+            lines.append(f" {target}      {20 * 1024**3}   {10 * 1024**3}   {10 * 1024**3}")
+        lines.append("")
+    return Answer("\n".join([*lines, f"{stamp} end", "", ""]))
+
+
 # One guest's XML -----------------------------------------------------------------------------------------------
 
 

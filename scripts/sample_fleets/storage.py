@@ -95,6 +95,13 @@ def secrets(_host: Host) -> Answer:
 # The state of paths ---------------------------------------------------------------------------------------------
 
 
+def free(records: Records) -> Answer:
+    """`df -P -k`: all on one file system with room for a few images."""
+    head = "Filesystem     1024-blocks      Used Available Capacity Mounted on"
+    line = "/dev/vda2        209612800 104806400 104806400      50% /"
+    return Answer("".join(f"record {number}\n{head}\n{line}\n" for number, _ in records))
+
+
 def paths(host: Host, fleet: Fleet, records: Records) -> Answer:
     """Every folder on the way to each path, and what is at its end."""
     return Answer("".join(_Path(host, fleet, path).record(number) for number, path in records))

@@ -131,15 +131,6 @@ def test_topology(there, actual):
         list(run(GuestPinning(2, frozenset()), GUEST, TWO, there))
 
 
-def test_large_guest():
-    run = memory.large_guest.function
-    large = replace(GUEST, memory_kib=1024**3 + 1)
-    assert list(run(GUEST, RUNNING, Policy())) == []
-    assert len(list(run(large, RUNNING, Policy()))) == 1
-    with pytest.raises(NotApplicable):
-        list(run(large, GuestState("shut off", False, True), Policy()))
-
-
 def test_cgroup_version():
     assert list(memory.same_cgroup_version.function(Cgroup(2), Cgroup(2))) == []
     assert len(list(memory.same_cgroup_version.function(Cgroup(1), Cgroup(2)))) == 1

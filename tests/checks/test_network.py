@@ -4,11 +4,10 @@ from dataclasses import fields
 
 import pytest
 
-from audit.check import Blocks, NotApplicable, Policy, Severity, Unavailable
-from audit.facts.guest import GuestMemory
+from audit.check import Blocks, NotApplicable, Severity, Unavailable
 from audit.facts.guest_devices import GuestNics, Nic
 from audit.facts.layer2 import GuestVlans, Neighbour, Segment, Segments, Station, Stations
-from audit.facts.network import LibvirtNetwork, LibvirtNetworks, Link, Links, Subnets, WayOut
+from audit.facts.network import LibvirtNetwork, LibvirtNetworks, Link, Links, Subnets
 from checks import network as checks
 from tests.asked import found
 
@@ -191,17 +190,3 @@ def test_vlans_of_the_guest():
         judged(segments(segment("br-prod", carried=[1]), unread="bridge: not found"))
     with pytest.raises(NotApplicable):
         judged(segments(), tags=())
-
-
-def test_speed():
-    def memory(kib):
-        return GuestMemory(kib, kib, (), frozenset(), False, False, False, False, False, None)
-
-    large, fast, slow = memory(2 * 1024**3), WayOut("br0", 25000), WayOut("br0", 10000)
-    assert not found(checks.migration_nic_speed, large, fast, fast, Policy())
-    [finding] = found(checks.migration_nic_speed, large, fast, slow, Policy())
-    assert finding.actual == "10000 Mbit/s on the target (br0)"
-    with pytest.raises(Unavailable):
-        found(checks.migration_nic_speed, large, fast, WayOut("br0", None), Policy())
-    with pytest.raises(NotApplicable):
-        found(checks.migration_nic_speed, memory(1024), slow, slow, Policy())

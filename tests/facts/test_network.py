@@ -19,6 +19,7 @@ from audit.facts.network import (
     SPEEDS,
     LibvirtNetworks,
     Links,
+    Speeds,
     Subnets,
     WayOut,
 )
@@ -69,13 +70,13 @@ def test_way_out(said):
         ROUTES.name: json.dumps(routes),
         SPEEDS.name: "bond0 50000\neno1 25000\neno2 10000\nlo \nvirbr0 -1\n",
     }
-    way = WayOut.parse(said(answers))
-    assert (way.device, way.speed_mbps) == ("br0", 25000)
-    way.known()
-    silent = WayOut.parse(said(answers | {SPEEDS.name: "eno1 -1\neno2 \n"}))
-    assert silent.speed_mbps is None
-    with pytest.raises(Unavailable):
-        silent.known()
+    assert WayOut.parse(said(answers)).device == "br0"
+    speeds = Speeds.parse(said(answers))
+    assert (speeds.of("br0"), speeds.of("br0.20"), speeds.of("eno2")) == (25000, 25000, 10000)
+    silent = Speeds.parse(said(answers | {SPEEDS.name: "eno1 -1\neno2 0\n"}))
+    for device in ("br0", "vnet0", "nope"):
+        with pytest.raises(Unavailable):
+            silent.of(device)
     with pytest.raises(Unavailable):
         WayOut.parse(said(answers | {ROUTES.name: "[]"}))
 
@@ -152,7 +153,7 @@ def test_any_text_is_either_read_or_refused(text):
     data = text.encode("utf-8", "surrogatepass")
     probes = (LINKS, ADDRESSES, ROUTES, SPEEDS, NETWORKS, NETWORKS_ACTIVE)
     said = Said(HostEvidence("h", {probe.name: Evidence(probe.name, 0, data) for probe in probes}))
-    for kind in (Links, Subnets, OwnAddresses, WayOut, LibvirtNetworks):
+    for kind in (Links, Subnets, OwnAddresses, Speeds, WayOut, LibvirtNetworks):
         with contextlib.suppress(Unavailable, ValueError, LookupError):
             kind.parse(said)
 

@@ -115,6 +115,28 @@ def live_guests(libvirtd: str) -> Iterator[dict[str, LiveGuest]]:
             _remove(guest)
 
 
+# A boot sector that opens the high memory to 16-bit code, then for ever counts up one word in each page of 32 MiB.
+_WRITER = bytes.fromhex(
+    "fae4920c02e69231c08ed8660f0116527c0f20c00c010f22c0bb08008ec324fe0f22c0"  # A20, GDT, "unreal" mode
+    "664266bf0000400026676689176681c7001000006681ff0000400272ebebe1"  # the loop
+    "0000000000000000ffff00000092cf000f00427c"  # the GDT
+)
+
+
+@pytest.fixture(scope="session")
+def writing_guest(libvirtd: str) -> Iterator[LiveGuest]:
+    """A running guest that changes its memory all the time, as fast as the emulation lets it."""
+    guest = _define("writes", running=True)
+    try:
+        with guest.disk.open("r+b") as disk:
+            disk.write(_WRITER.ljust(510, b"\0") + b"\x55\xaa")
+        virsh("start", guest.uuid)
+        time.sleep(5)  # its firmware first
+        yield guest
+    finally:
+        _remove(guest)
+
+
 def _usual_virttype() -> str:
     command = ["virsh", "-q", "-c", URI, "domcapabilities", "--virttype", "kvm", "--machine", "q35"]
     return "qemu" if subprocess.run(command, capture_output=True, timeout=60, check=False).returncode else "kvm"

@@ -18,6 +18,7 @@ from audit.evaluate import evaluate
 from audit.evidence import Bundle
 from audit.facts.base import Facts, Unavailable
 from audit.facts.cpu import HostCpu
+from audit.facts.disk_sizes import GuestDiskSizes
 from audit.facts.guest import GuestMachine, GuestMemory, GuestSnapshots, GuestState
 from audit.facts.guest_devices import GuestDisks
 from audit.facts.guest_source import read_guests
@@ -152,6 +153,9 @@ def test_guests_are_what_libvirt_says(facts, oracle, live_guests):
         assert facts.of_guest(guest, GuestSnapshots).snapshots == domain.snapshotNum()
         sources = {node.get("file") for node in root.findall("devices/disk/source")}
         assert {disk.source for disk in facts.of_guest(guest, GuestDisks).disks} == sources
+        if domain.isActive():
+            capacity, _, _ = domain.blockInfo("vda")
+            assert facts.of_guest(guest, GuestDiskSizes).of("vda").capacity == capacity
 
 
 def test_the_hostile_name_reaches_neither_markup_nor_the_terminal(run):

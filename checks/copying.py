@@ -1,0 +1,236 @@
+"""May a guest's images be copied along with it (`virsh migrate --copy-storage-all`, RHEL 9 §12.1, §12.6)?
+
+Judged for guests whose images lie on their own host only, and only for that way of migrating: it is told beside the
+verdict of the usual one.
+"""
+
+import shlex
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from audit.check import (
+    COPY_STORAGE,
+    Blocks,
+    Finding,
+    NotApplicable,
+    Severity,
+    Source,
+    Stage,
+    Target,
+    Unavailable,
+    check,
+)
+from audit.convergence import size
+from audit.facts.disk_sizes import FREE, SIZES, FreeSpace, GuestDiskSizes, copyable
+from audit.facts.guest import GuestState
+from audit.facts.guest_devices import Disk, GuestDisks
+from audit.facts.paths import Paths, PathState, folder_of
+from audit.facts.pools import POOLS, Pools, disk_path
+from audit.facts.storage import Mounts, Place
+from checks._storage import both_local
+
+_FOLDER_POOLS = frozenset({"dir", "fs", "netfs"})
+
+
+class _Copy(NamedTuple):
+    """One image to be copied, and what is in its place on the target."""
+
+    disk: Disk
+    path: str
+    there: PathState
+
+
+def _copies(
+    state: GuestState, disks: GuestDisks, here: Paths, mounts: Mounts, pools: Pools, their_pools: Pools, there: Paths
+) -> list[_Copy]:
+    """The images that --copy-storage-all would have to copy; where that is not known, another check says so."""
+    if not state.active:
+        raise NotApplicable("the guest does not run")
+    found = []
+    for disk in filter(copyable, disks.disks):
+        try:
+            own, path = disk_path(disk, pools), disk_path(disk, their_pools)
+            if own is None or path is None:
+                continue
+            ours, theirs = here.at(own), there.at(path)
+            local = both_local(Place(ours, mounts.of(ours, own)), None)
+        except Unavailable:
+            continue
+        if ours.exists and (local or not theirs.exists):
+            found.append(_Copy(disk, path, theirs))
+    if not found:
+        raise NotApplicable("the guest has no images on its own host alone")
+    return found
+
+
+@check(
+    severity=Severity.HIGH,
+    blocks=Blocks.MIGRATION,
+    stage=Stage.PREPARE,
+    reference="RHEL 9 §12.6; libvirt 11.3 qemuMigrationDstPrecreateStorage",
+    way=COPY_STORAGE,
+    covers=("12.1/disks", "12.6/storage-copy", "failure 48", "failure 53"),
+)
+def place_ready(
+    state: GuestState,
+    disks: GuestDisks,
+    here: Source[Paths],
+    mounts: Source[Mounts],
+    pools: Source[Pools],
+    their_pools: Target[Pools],
+    there: Target[Paths],
+    sizes: GuestDiskSizes,
+) -> Iterator[Finding]:
+    """Where an image is to be copied to, there is its folder, and nothing else in its place than an equal image.
+
+    An image that is there already is written over from its beginning to its end; one of another size makes the copy
+    fail, or belongs to somebody else.
+    """
+    unknown = []
+    for disk, path, theirs in _copies(state, disks, here, mounts, pools, their_pools, there):
+        if not theirs.exists:
+            if not theirs.folder_exists:
+                yield Finding(
+                    expected=f"the folder of {path} on the target",
+                    actual="not there",
+                    remedy=f"On the target: mkdir -p {shlex.quote(path.rpartition('/')[0])}",
+                )
+        elif theirs.kind != "file":
+            yield Finding(expected=f"nothing, or an image, at {path} on the target", actual=f"a {theirs.kind}")
+        elif disk.format != "raw":
+            unknown.append(
+                Unavailable(SIZES, f"{path}: the size of the {disk.format} image that is there is not known")
+            )
+        elif theirs.size != sizes.of(disk.target).capacity:
+            yield Finding(
+                expected=f"{path} of {sizes.of(disk.target).capacity} bytes on the target",
+                actual=f"{theirs.size} bytes",
+                because="It is another image, perhaps another guest's.",
+            )
+    if unknown:
+        raise unknown[0]
+
+
+@check(
+    severity=Severity.MEDIUM,
+    stage=Stage.PREPARE,
+    reference="RHEL 9 §12.6; libvirt 11.3 qemuMigrationDstPrecreateDisk",
+    way=COPY_STORAGE,
+    covers=("12.6/storage-copy", "failure 44"),
+)
+def image_made(
+    state: GuestState,
+    disks: GuestDisks,
+    here: Source[Paths],
+    mounts: Source[Mounts],
+    pools: Source[Pools],
+    their_pools: Target[Pools],
+    there: Target[Paths],
+    sizes: GuestDiskSizes,
+) -> Iterator[Finding]:
+    """libvirt on the target makes the images that are copied to: they are not there, and their folder is a pool's.
+
+    Without an active pool whose folder it is, nobody makes the image, and the migration fails: make it by hand, of the
+    same format and size. An image that is there already is overwritten: somebody has to say that it may be.
+    """
+    for disk, path, theirs in _copies(state, disks, here, mounts, pools, their_pools, there):
+        if theirs.exists:
+            yield Finding(f"nothing at {path} on the target", "an image, which would be overwritten")
+            continue
+        folder = folder_of(path)
+        if disk.pool or any(
+            pool.active and pool.type in _FOLDER_POOLS and (pool.path or "").rstrip("/") == folder
+            for pool in their_pools.pools
+        ):
+            continue
+        if their_pools.unread:
+            raise Unavailable(POOLS, their_pools.unread)
+        make = f"qemu-img create -f {shlex.quote(disk.format or 'raw')} {shlex.quote(path)}"
+        yield Finding(
+            expected=f"an active pool in {folder} on the target",
+            actual="none: libvirt makes no image there",
+            remedy=f"On the target: {make} {sizes.of(disk.target).capacity}",
+        )
+
+
+class _Need(NamedTuple):
+    """What the images that are to be made on one file system of the target need, in bytes."""
+
+    mount: str
+    free: int
+    allocated: int
+    capacity: int
+
+
+def _needs(copies: list[_Copy], sizes: GuestDiskSizes, free: FreeSpace) -> Iterator[_Need]:
+    needs: dict[str, _Need] = {}
+    for disk, path, theirs in copies:
+        folder = folder_of(path)
+        if folder is None:
+            raise Unavailable(FREE, "a path that cannot be asked about")
+        if theirs.exists or not theirs.folder_exists:
+            continue  # it takes up its room already, or there is no folder to look into
+        place, disk_size = free.of(folder), sizes.of(disk.target)
+        so_far = needs.get(place.mount, _Need(place.mount, place.free_kib * 1024, 0, 0))
+        needs[place.mount] = so_far._replace(
+            allocated=so_far.allocated + disk_size.allocation, capacity=so_far.capacity + disk_size.capacity
+        )
+    yield from needs.values()
+
+
+@check(
+    severity=Severity.HIGH,
+    blocks=Blocks.MIGRATION,
+    stage=Stage.TRANSFER,
+    reference="RHEL 9 §12.6",
+    way=COPY_STORAGE,
+    covers=("12.6/storage-copy", "failure 59"),
+)
+def room(
+    state: GuestState,
+    disks: GuestDisks,
+    here: Source[Paths],
+    mounts: Source[Mounts],
+    pools: Source[Pools],
+    their_pools: Target[Pools],
+    there: Target[Paths],
+    sizes: GuestDiskSizes,
+    free: Target[FreeSpace],
+) -> Iterator[Finding]:
+    """The target has room for what the images that would be copied take up here.
+
+    Several guests that are moved there need their sum.
+    """
+    copies = _copies(state, disks, here, mounts, pools, their_pools, there)
+    for need in _needs(copies, sizes, free):
+        if need.allocated > need.free:
+            yield Finding(expected=f"{size(need.allocated)} free in {need.mount} on the target", actual=size(need.free))
+
+
+@check(
+    severity=Severity.MEDIUM,
+    stage=Stage.TRANSFER,
+    reference="RHEL 9 §12.6",
+    way=COPY_STORAGE,
+    covers=("12.6/storage-copy", "failure 59"),
+)
+def room_to_grow(
+    state: GuestState,
+    disks: GuestDisks,
+    here: Source[Paths],
+    mounts: Source[Mounts],
+    pools: Source[Pools],
+    their_pools: Target[Pools],
+    there: Target[Paths],
+    sizes: GuestDiskSizes,
+    free: Target[FreeSpace],
+) -> Iterator[Finding]:
+    """The target has room for the images that would be copied at the size that the guest sees.
+
+    A thin image can grow that large, and a copy may not be as thin as the image was. Then the disk is full, and the
+    guest stops.
+    """
+    copies = _copies(state, disks, here, mounts, pools, their_pools, there)
+    for need in _needs(copies, sizes, free):
+        if need.allocated <= need.free < need.capacity:
+            yield Finding(expected=f"{size(need.capacity)} free in {need.mount} on the target", actual=size(need.free))

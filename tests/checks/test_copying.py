@@ -1,0 +1,138 @@
+"""Whether images may be copied along, on plain values; and what copying lifts."""
+
+from dataclasses import replace
+
+import pytest
+
+from audit.check import COPY_STORAGE, NotApplicable, Unavailable
+from audit.facts.disk_sizes import DiskSize, FreeSpace, GuestDiskSizes, Room
+from audit.facts.guest import GuestState
+from audit.facts.guest_devices import GuestDisks
+from audit.facts.pools import Pool, Pools
+from audit.facts.storage import Mounts
+from checks import copying as checks
+from checks import storage
+from tests.checks.test_storage import CDROM, NOT_DECLARED, NOWHERE, RUNS, WEB, shared
+from tests.disks import BLOCK, DISK, FILE, GONE, LOCAL, NO_POOLS, SHARED, UNSHARED, VOLUME, found, paths
+
+RAW = replace(DISK, format="raw")
+SIZES = GuestDiskSizes((DiskSize("vda", 2048, 1024), DiskSize("vdb", 2048, 1024)))
+NOT_THERE = replace(GONE, folder_exists=True)
+NO_FOLDER = replace(GONE, folder_exists=False)
+IN_SRV = Pools((Pool("images", "dir", True, "/srv/"),))
+
+
+def asked(check, there, *more, disks=(DISK,), here=None, mounts=UNSHARED, their_pools=NO_POOLS, state=RUNS):
+    sources = (here or paths(a=LOCAL), mounts, NO_POOLS)
+    return found(check, state, GuestDisks(disks), *sources, their_pools, there, SIZES, *more)
+
+
+def test_all_are_for_that_way_only():
+    for check in (checks.place_ready, checks.image_made, checks.room, checks.room_to_grow):
+        assert check.way == COPY_STORAGE
+
+
+def test_place_ready():
+    assert not asked(checks.place_ready, paths(a=NOT_THERE))
+    [finding] = asked(checks.place_ready, paths(a=NO_FOLDER))
+    assert finding.remedy == "On the target: mkdir -p /srv"
+    assert asked(checks.place_ready, paths(a=BLOCK))
+    assert asked(checks.place_ready, paths(a=replace(LOCAL, kind="folder")))
+    assert not asked(checks.place_ready, paths(a=replace(LOCAL, size=2048)), disks=(RAW,))
+    [finding] = asked(checks.place_ready, paths(a=replace(LOCAL, size=1000)), disks=(RAW,))
+    assert finding.expected == "/srv/a of 2048 bytes on the target"
+    with pytest.raises(Unavailable, match="qcow2"):
+        asked(checks.place_ready, paths(a=LOCAL))
+
+
+def test_not_for_guests_whose_disks_are_shared():
+    for check, more in ((checks.place_ready, ()), (checks.image_made, ()), (checks.room, (FreeSpace(()),))):
+        for disks in ((), (CDROM,), (replace(DISK, shareable=True),), (replace(DISK, type="block"),), (VOLUME,)):
+            with pytest.raises(NotApplicable):
+                asked(check, paths(a=NOT_THERE), *more, disks=disks)
+        with pytest.raises(NotApplicable):
+            asked(check, paths(a=FILE), *more, here=paths(a=FILE), mounts=SHARED)
+        with pytest.raises(NotApplicable):
+            asked(check, paths(a=NOT_THERE), *more, state=GuestState("shut off", False, True))
+        with pytest.raises(NotApplicable):
+            asked(check, paths(), *more)
+
+
+def test_image_made():
+    assert not asked(checks.image_made, paths(a=NOT_THERE), their_pools=IN_SRV)
+    [finding] = asked(checks.image_made, paths(a=NOT_THERE))
+    assert finding.remedy == "On the target: qemu-img create -f qcow2 /srv/a 2048"
+    inactive = Pools((replace(IN_SRV.pools[0], active=False),))
+    assert asked(checks.image_made, paths(a=NOT_THERE), their_pools=inactive)
+    [finding] = asked(checks.image_made, paths(a=LOCAL), their_pools=IN_SRV)
+    assert "overwritten" in finding.actual
+    with pytest.raises(Unavailable):
+        asked(checks.image_made, paths(a=NOT_THERE), their_pools=Pools((), "no storage driver"))
+
+
+def test_room():
+    two = (DISK, replace(DISK, target="vdb", source="/srv/b"))
+    here, there = paths(a=LOCAL, b=LOCAL), paths(a=NOT_THERE, b=NOT_THERE)
+
+    def judged(check, kib):
+        return asked(check, there, FreeSpace((("/srv", Room("/", kib)),)), disks=two, here=here)
+
+    assert not judged(checks.room, 4)
+    assert not judged(checks.room_to_grow, 4)
+    assert not judged(checks.room, 2)
+    [finding] = judged(checks.room_to_grow, 2)
+    assert finding.expected == "4.0 KiB free in / on the target"
+    [finding] = judged(checks.room, 1)
+    assert finding.expected == "2.0 KiB free in / on the target"
+    assert not judged(checks.room_to_grow, 1), "that is for the other"
+    for check in (checks.room, checks.room_to_grow):
+        with pytest.raises(Unavailable):
+            asked(check, there, FreeSpace((), "timed out"), disks=two, here=here)
+
+
+# What copying lifts --------------------------------------------------------------------------------------------
+
+
+def lifted(*findings):
+    return [(finding.lifted_by, finding.about) for finding in findings]
+
+
+def test_copying_lifts_that_an_image_is_local():
+    assert lifted(*shared(paths(a=LOCAL), paths(a=NOT_THERE), ours=UNSHARED, theirs=UNSHARED)) == [
+        (COPY_STORAGE, "vda")
+    ]
+    assert lifted(*shared(paths(a=LOCAL), paths(a=replace(LOCAL, inode=8)), ours=UNSHARED, theirs=UNSHARED)) == [
+        (COPY_STORAGE, "vda")
+    ]
+
+
+def test_copying_does_not_go_onto_shared_storage_or_devices():
+    """The copy would overwrite what is there: perhaps the very image that is copied."""
+    on_nfs = shared(paths(a=LOCAL), paths(a=replace(FILE, inode=8)), ours=UNSHARED, theirs=SHARED)
+    from_nfs = shared(paths(a=FILE), paths(a=LOCAL), ours=SHARED, theirs=UNSHARED)
+    other_lun = shared(
+        paths(a=BLOCK),
+        paths(a=replace(BLOCK, identity=frozenset({"naa.2#0"}))),
+        disk=replace(DISK, type="block"),
+        ours=Mounts(()),
+        theirs=Mounts(()),
+    )
+    for findings in (on_nfs, from_nfs, other_lun):
+        assert lifted(*findings) == [("", "vda")]
+
+
+def test_copying_lifts_that_an_image_is_not_there():
+    def judged(disk):
+        return found(
+            storage.disks_reachable, GuestDisks((disk,)), WEB, NO_POOLS, paths(a=GONE, **{"/iso/cd.iso": GONE})
+        )
+
+    assert lifted(*judged(DISK)) == [(COPY_STORAGE, "vda")]
+    for disk in (CDROM, replace(DISK, type="block"), replace(DISK, shareable=True), replace(DISK, device="lun")):
+        assert lifted(*judged(disk))[0][0] == ""
+
+
+def test_read_only_on_the_target_is_not_lifted():
+    mounts = Mounts((replace(SHARED.mounts[0], read_only=True),))
+    findings = shared(paths(a=FILE), paths(a=FILE), theirs=mounts, declared=NOT_DECLARED, addresses=NOWHERE)
+    assert [finding.lifted_by for finding in findings] == [""]

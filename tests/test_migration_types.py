@@ -1,0 +1,34 @@
+"""The ways of moving a guest, as a report tells them."""
+
+import shlex
+
+from audit.migration_types import migration_types, other_way, target_uri
+
+
+def test_commands_are_whole_and_quoted():
+    ways = {way.name: way.command for way in migration_types("tls", "my guest", "kvm02.example.com")}
+    assert ways["live"] == "virsh migrate --live --persistent 'my guest' qemu+tls://kvm02.example.com/system"
+    assert ways["non-live"] == "virsh migrate --persistent 'my guest' qemu+tls://kvm02.example.com/system"
+    assert "--live" not in ways["offline"]
+    assert "--offline --persistent --undefinesource" in ways["offline"]
+    assert "--migrate-disks" in ways["live, disks copied"]
+    for command in ways.values():
+        assert "my guest" in shlex.split(command)
+
+
+def test_transports():
+    assert [target_uri("h", name) for name in ("ssh", "tls", "tcp", "?")] == [
+        "qemu+ssh://h/system",
+        "qemu+tls://h/system",
+        "qemu+tcp://h/system",
+        "qemu+ssh://h/system",
+    ]
+
+
+def test_other_ways():
+    copied = other_way({"kind": "copy-storage", "verdict": "conditions", "disks": ["vda", "vdb"]})
+    assert copied == "live with vda,vdb copied along (--copy-storage-all --migrate-disks vda,vdb), with conditions"
+    assert other_way({"kind": "offline", "verdict": "yes", "disks": []}) == "offline: its definition only"
+    hostile = other_way({"kind": "copy-storage", "verdict": "unknown", "disks": ["a; rm -rf /\x1b"]})
+    assert "'a; rm -rf /" in hostile
+    assert "\x1b" not in hostile
