@@ -4,6 +4,7 @@ import hashlib
 import shlex
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
@@ -16,6 +17,8 @@ from audit.facts.base import Facts, Guest, GuestFact, HostFact, Unavailable
 from audit.facts.guest import GuestCpu, GuestMachine, GuestMemory, GuestPinning, GuestState
 from audit.facts.guest_source import read_guests
 from audit.guest_advice import Barriers
+from audit.guest_storage import FACTS as STORAGE_FACTS
+from audit.guest_storage import disk_results
 from audit.inventory import Inventory
 from audit.judge import Judge, Judgements, Subject
 from audit.judge import Outcome as JudgedOutcome
@@ -63,7 +66,7 @@ class EvaluationError(Exception):
 def needed_facts(checks: Sequence[Check]) -> tuple[type[HostFact] | type[GuestFact], ...]:
     """The facts that these checks and the report read: what a collection must supply the probes of."""
     of_checks = [kind for check in checks for kind in check.facts]
-    return tuple(dict.fromkeys([*of_checks, *SIDE_BY_SIDE_FACTS, *BASELINE_FACTS, *GUEST_FACTS]))
+    return tuple(dict.fromkeys([*of_checks, *SIDE_BY_SIDE_FACTS, *BASELINE_FACTS, *GUEST_FACTS, *STORAGE_FACTS]))
 
 
 def evaluate(
@@ -340,7 +343,7 @@ def _pair(cluster: ClusterRoutes, source: str, target: str, route: Route) -> Pai
 
 def _guest(cluster: ClusterRoutes, routes: GuestRoutes, facts: Facts) -> GuestResult:
     guest = routes.guest
-    return GuestResult(
+    told = GuestResult(
         name=guest.name,
         uuid=guest.uuid,
         host=guest.host,
@@ -351,6 +354,9 @@ def _guest(cluster: ClusterRoutes, routes: GuestRoutes, facts: Facts) -> GuestRe
         vcpus=_value(facts, guest, GuestPinning, "vcpus"),
         targets=[_target(host, route, routes.ways.get(host, ())) for host, route in routes.targets.items()],
     )
+    with suppress(Unavailable):  # the checks of its disks tell
+        told["disks"] = disk_results(facts, guest)
+    return told
 
 
 def _target(host: str, route: Route, ways: Sequence[Way]) -> TargetResult:

@@ -217,7 +217,25 @@ def _about(guest: GuestResult) -> str:
         parts.append(f"{guest['vcpus']} vCPU")
     if guest["memory_kib"] is not None:
         parts.append(size(guest["memory_kib"]))
-    return ", ".join(parts)
+    return "; ".join(filter(None, [", ".join(parts), *_storage(guest)]))
+
+
+_KEPT = {
+    "shared": "on {}",
+    "block": "block device {}",
+    "network": "on {}",
+    "local": "local file ({})",
+    "host": "host's {}",
+}
+
+
+def _storage(guest: GuestResult) -> Iterator[str]:
+    """What of its disks lies where, the same places taken together: `vda, vdb on nfs4 nas01:/images`."""
+    places: dict[str, list[str]] = {}
+    for disk in guest.get("disks", []):
+        words = _KEPT[disk["kind"]].format(visible(disk["where"], 80)) if disk["kind"] in _KEPT else "not known where"
+        places.setdefault(words, []).append(visible(disk["target"], 20))
+    yield from (f"{', '.join(targets)} {words}" for words, targets in places.items())
 
 
 def _guest_routes(targets: list[TargetResult], context: Context) -> Iterator[Route]:

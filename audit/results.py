@@ -170,6 +170,19 @@ class TargetResult(TypedDict):
     """Absent where there are none."""
 
 
+class DiskResult(TypedDict):
+    """One disk that holds something, and where that lies on the guest's host.
+
+    `shared`: a file on a network or cluster file system. `block`: a device, a SAN's LUN or a local one. `network`: QEMU
+    speaks to the storage itself (Ceph, iSCSI, NBD). `local`: a file on the host's own file system. `host`: a device or
+    folder of the host in another way. `unknown`: `where` says why.
+    """
+
+    target: str
+    kind: Literal["shared", "block", "network", "local", "host", "unknown"]
+    where: str
+
+
 class GuestResult(TypedDict):
     """One guest and its targets; a shut-off one is judged for offline migration."""
 
@@ -181,6 +194,8 @@ class GuestResult(TypedDict):
     active: bool
     memory_kib: int | None
     vcpus: int | None
+    disks: NotRequired[list[DiskResult]]
+    """Absent where they could not be listed."""
     targets: list[TargetResult]
 
 
