@@ -207,8 +207,9 @@ class PeerAddresses(HostFact):
                 status = int(rest[0])
                 answers.append(() if status in {0, 2} else None)  # 2: getent found no such name
             else:
+                device, source = rest
                 last = answers[-1]
-                answers[-1] = None if last is None else (*last, _route(mark, *rest))
+                answers[-1] = None if last is None else (*last, _route(mark, device, source))
         return cls(_by_name(output, answers))
 
 
