@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -137,7 +137,11 @@ def _json(data: bytes, first: float, last: float, junk: bytes) -> bytes:
     try:
         root = [json.loads(data)]
     except (ValueError, RecursionError):
-        return b"\n".join(_json(line, first, last, junk) if line[:1] in b"{[" and line else line for line in _split(data))
+        lines = data.split(b"\n")
+        inner = len(lines) > 1
+        return b"\n".join(
+            _json(line, first, last, junk) if inner and line[:1] in (b"{", b"[") else line for line in lines
+        )
     places: list[tuple[Any, Any]] = []
 
     def walk(container: Any) -> None:
@@ -156,12 +160,6 @@ def _json(data: bytes, first: float, last: float, junk: bytes) -> bytes:
     else:
         container[key] = VALUES[min(int(last * len(VALUES)), len(VALUES) - 1)]
     return json.dumps(root[0]).encode() if root else b""
-
-
-def _split(data: bytes) -> list[bytes]:
-    # `_json` of a line that is no JSON itself must end
-    lines = data.split(b"\n")
-    return lines if len(lines) > 1 else [b""]
 
 
 Damage = Callable[[bytes, float, float, bytes], bytes]
@@ -216,3 +214,54 @@ def ill_hosts(draw: st.DrawFn, probes: Sequence[Probe], host: HostEvidence | Non
     host = answered(host or real_hosts()[draw(st.integers(0, len(real_hosts()) - 1))])
     ill = draw(st.lists(st.integers(0, len(probes) - 1), min_size=1, max_size=most, unique=True))
     return Ill(host, {probes[n].name: draw(outputs(probes[n], host.outputs[probes[n].name])) for n in ill})
+
+
+def _long_lists(data: bytes, size: int) -> Iterator[bytes]:
+    """JSON, one of whose lists has its values many times."""
+    try:
+        root = json.loads(data)
+    except ValueError:
+        return
+    todo = [root]
+    while todo:
+        value = todo.pop()
+        todo += value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+        if isinstance(value, list) and value:
+            kept = list(value)
+            value *= size // len(json.dumps(value)) + 1
+            yield json.dumps(root).encode()
+            value[:] = kept
+
+
+def swollen(data: bytes, size: int) -> Iterator[bytes]:
+    """Outputs of about that many bytes, made to cost a reader as much as they can."""
+    lines = data.splitlines(keepends=True) or [b"x\n"]
+    yield data * (size // (len(data) + 1) + 1)
+    for unit in (
+        b"a",
+        b" ",
+        b"0",
+        b"\n",
+        b"[",
+        b"a=",
+        b"a,",
+        b"1-2,",
+        b": ",
+        b"<a>",
+        b"<a/>",
+        b'{"a":',
+        b"\\",
+        b"(",
+        b"a.b/",
+    ):
+        yield unit * (size // len(unit))
+    yield from _long_lists(data, size)
+    for match in list(re.finditer(rb"<(\w+)(?: [^<>]*)?(?:/>|>[^<>]*</\1>)", data))[::40]:  # many of one element
+        yield data[: match.start()] + match[0] * (size // len(match[0])) + data[match.end() :]
+    for part in range(8):  # one line many times, and one value very long, amid what is right
+        at = min(part * len(lines) // 8, len(lines) - 1)
+        before, line, after = b"".join(lines[:at]), lines[at], b"".join(lines[at + 1 :])
+        yield before + line * (size // len(line) + 1) + after
+        found = list(re.finditer(rb"[A-Za-z0-9]+|[^A-Za-z0-9\s]", line))
+        for match in found[:: max(1, len(found) // 3)]:
+            yield before + line[: match.start()] + match[0] * (size // len(match[0])) + line[match.end() :] + after

@@ -18,10 +18,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from audit.evaluate import evaluate
-from audit.evidence import Bundle, HostEvidence
+from audit.evidence import Bundle, HostEvidence, Probe
 from audit.facts.base import Facts, GuestFact, HostFact, Question, Unavailable
 from audit.facts.guest_source import read_guests
-from audit.judge import discover
+from audit.judge import Judge, discover
+from audit.policy import Policy
 from audit.results import dumps
 from audit.text import visible
 from tests import damage
@@ -101,7 +102,9 @@ def test_questions_are_asked_whatever_the_first_round_said(question: Question) -
     @given(damage.ill_hosts(damage.PROBES), st.integers(0, len(damage.real_hosts()) - 1))
     def ask(ill: damage.Ill, other: int) -> None:
         well = damage.real_hosts()[other]
-        facts = Facts({"ill": HostEvidence("ill", ill.host.outputs), "well": HostEvidence("well", well.outputs)}, read_guests)
+        facts = Facts(
+            {"ill": HostEvidence("ill", ill.host.outputs), "well": HostEvidence("well", well.outputs)}, read_guests
+        )
         for asked, peer in (("ill", "well"), ("well", "ill")):
             for record in question.ask(facts, asked, [peer]):
                 assert len(record) == question.arity - bool(question.option and question.arity > 1)
@@ -110,16 +113,41 @@ def test_questions_are_asked_whatever_the_first_round_said(question: Question) -
     ask()
 
 
-@pytest.mark.parametrize("fleet", ["uniform", "mixed", "mellanox"])
-def test_no_check_fails_of_itself(fleet: str) -> None:
+@pytest.mark.parametrize("probe", damage.PROBES, ids=lambda probe: probe.name)
+def test_no_check_fails_of_itself(probe: Probe) -> None:
+    checks = [check for check in CHECKS if probe in check.probes]
+
+    @examples(12)
+    @given(damage.ill_hosts([probe]), st.integers(0, len(damage.real_hosts()) - 1))
+    def judge(ill: damage.Ill, other: int) -> None:
+        well = damage.real_hosts()[other]
+        hosts = {"ill": HostEvidence("ill", ill.host.outputs), "well": HostEvidence("well", well.outputs)}
+        judged = Judge(Facts(hosts, read_guests), checks, Policy()).cluster("c", sorted(hosts))
+        for outcomes in judged.outcomes.values():
+            for outcome in outcomes:
+                assert outcome.judged.status != "error", outcome.judged.reason
+                str([finding.message for finding in outcome.judged.findings])
+
+    judge()
+
+
+@pytest.mark.parametrize("fleet", ["mixed", "mellanox"])
+def test_results_are_written_whatever_a_host_said(fleet: str) -> None:
     bundle = Bundle.read(damage.SAMPLE_DATA / fleet / "bundle")
     name = min(bundle.hosts)
 
-    @examples(8)
-    @given(damage.ill_hosts(damage.PROBES, bundle.hosts[name], most=12))
+    @examples(6)
+    @given(damage.ill_hosts(damage.PROBES, bundle.hosts[name], most=20))
     def judge(ill: damage.Ill) -> None:
         results = evaluate([dataclasses.replace(bundle, hosts={**bundle.hosts, name: ill.host})], CHECKS)
         assert [o for o in results["outcomes"] if o["status"] == "error"] == []
-        dumps(results)
+        dumps(results).encode()
 
     judge()
+
+
+def test_a_megabyte_is_read_in_reasonable_time() -> None:
+    stride = "5" if FACTOR == 1 else "1"
+    run = [sys.executable, "-m", "tests.swollen", stride]
+    done = subprocess.run(run, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-200:] + done.stderr[-4000:]

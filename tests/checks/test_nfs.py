@@ -2,7 +2,9 @@
 
 from dataclasses import replace
 
-from audit.check import Blocks
+import pytest
+
+from audit.check import Blocks, Unavailable
 from audit.facts.guest_devices import Disk, GuestDisks
 from audit.facts.nfs import Exports
 from audit.facts.paths import Paths, PathState
@@ -57,6 +59,8 @@ def test_one_server_by_two_addresses_is_for_somebody_to_look_at():
     assert not served(elsewhere, there=replace(FILE, inode=7)), "another file: storage.disks_shared"
     assert not served(Mounts((LOCAL_MOUNT,)), there=replace(FILE, device="254:1"))
     assert not served(elsewhere, disk=replace(DISK, source="/nowhere", readonly=True))
+    with pytest.raises(Unavailable, match="not asked about /nowhere"):
+        served(elsewhere, disk=replace(DISK, source="/nowhere"))
 
 
 def test_exports():
