@@ -1,9 +1,10 @@
 """Real outputs of probes, and ways to damage them: what tests of "whatever a host says" are made from."""
 
 import json
+import os
 import re
 from collections.abc import Callable, Iterator, Sequence
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,37 @@ def answered(host: HostEvidence) -> HostEvidence:
     """The host, with an empty answer to each probe that its bundle knows nothing of."""
     missing = {probe.name: Evidence(probe.name, status=0) for probe in PROBES if probe.name not in host.outputs}
     return HostEvidence(host.host, {**missing, **host.outputs}, "", host.privilege)
+
+
+_CORPUS = {  # probes that print what a sample holds, as it stands
+    "cpu.capabilities": "virsh-capabilities",
+    "cpu.domcaps_kvm": "domcapabilities",
+    "cpu.domcaps_qemu": "domcapabilities",
+    "cpu.vulnerabilities": "cpu-vulns",
+    "firewall.ip6tables": "iptables-save",
+    "firewall.iptables": "iptables-save",
+    "firewall.listening": "ss",
+    "firewall.nft": "nft-json",
+    "memory.meminfo": "meminfo",
+    "network.addresses": "ip-addr-json",
+    "network.links": "ip-link-json",
+    "nfs.exports": "exportfs",
+    "services.qemu_conf": "qemu-conf",
+    "services.units": "systemctl-show",
+    "storage.mountinfo": "mountinfo",
+    "versions.cmdline": "proc-cmdline",
+    "versions.os_release": "os-release",
+    "versions.virsh": "virsh-version",
+}
+
+
+@cache
+def corpus_texts(probe: str) -> tuple[bytes, ...]:
+    """What real hosts printed, where there is a corpus and it has that."""
+    folder = os.environ.get("VIRT_PREFLIGHT_CORPUS")
+    if not folder or probe not in _CORPUS:
+        return ()
+    return tuple(path.read_bytes() for path in sorted(Path(folder, "samples").glob(f"{_CORPUS[probe]}__*")))
 
 
 def _lines(data: bytes, first: float, last: float) -> tuple[list[bytes], int, int]:
@@ -185,7 +217,8 @@ def outputs(draw: st.DrawFn, probe: Probe, real: Evidence) -> Evidence:
     if draw(st.integers(0, 7)) == 0:
         stdout = draw(st.binary(max_size=200) | st.sampled_from(JUNK))
     else:
-        stdout = damaged(real.stdout, draw(st.lists(_step, min_size=1, max_size=4)))
+        texts = (real.stdout, *corpus_texts(probe.name))
+        stdout = damaged(texts[draw(st.integers(0, len(texts) - 1))], draw(st.lists(_step, min_size=1, max_size=4)))
     status = draw(st.sampled_from((real.status, real.status, real.status, *STATUSES)))
     stderr = draw(st.sampled_from((real.stderr, b"", b"error: \x1b[31mno\xff\n", b"\x00\n\n")))
     arguments = real.arguments

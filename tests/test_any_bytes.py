@@ -94,6 +94,27 @@ def test_a_fact_or_the_reason_why_there_is_none(kind: type[HostFact] | type[Gues
     look()
 
 
+class _Watched(dict[str, Any]):
+    """A host's outputs, which notes what is looked at."""
+
+    def __init__(self, outputs: Any) -> None:
+        super().__init__(outputs)
+        self.seen: set[str] = set()
+
+    def get(self, key: str, default: Any = None) -> Any:
+        self.seen.add(key)
+        return super().get(key, default)
+
+
+@pytest.mark.parametrize("kind", damage.KINDS, ids=lambda kind: kind.__name__)
+def test_a_fact_names_all_probes_that_it_reads(kind: type[HostFact] | type[GuestFact]) -> None:
+    for host in damage.real_hosts():
+        outputs = _Watched(host.outputs)
+        _facts(dataclasses.replace(host, outputs=outputs), kind)
+        listing = {"guest.list", "guest.xml", "guest.xml_inactive"} if issubclass(kind, GuestFact) else set()
+        assert outputs.seen - listing <= {probe.name for probe in kind.probes}
+
+
 @pytest.mark.parametrize(
     "question", [probe for probe in damage.PROBES if isinstance(probe, Question)], ids=lambda probe: probe.name
 )
