@@ -90,7 +90,7 @@ def _labelled(place: Place) -> bool:
     reference="libvirt drvqemu: POSIX users and groups",
     covers=("12.5/root-squash", "12.5/uid", "failure 46", "failure 51"),
 )
-def permissions(disks: GuestDisks, there: Target[Paths], user: Target[HypervisorUser]) -> Iterator[Finding]:
+def permissions(disks: GuestDisks, there: Target[Paths], user: Target[HypervisorUser]) -> Told:
     """The target's hypervisor user may pass every folder on the way to the guest's images.
 
     libvirt changes the owner of images, never of folders. Access lists may allow what the mode does not show.
@@ -99,8 +99,8 @@ def permissions(disks: GuestDisks, there: Target[Paths], user: Target[Hypervisor
     for disk in disks.disks:
         if not disk.local or not disk.source:
             continue
-        state = there.at(disk.source)
-        if state.exists and not state.searchable(user.user.uid, gids):
+        state = yield from if_known(there.find(disk.source))
+        if state is not None and state.exists and not state.searchable(user.user.uid, gids):
             yield Finding(
                 expected=f"{user.user.name} (uid {user.user.uid}) may search all folders of {disk.source}",
                 actual=" ".join(f"{part.mode:04o} {part.uid}:{part.gid}" for part in state.components[:-1]),

@@ -395,6 +395,11 @@ def migration_range_open(
             because=f"Only {closed[0].start - conf.migration_ports.start} migrations at a time would get through.",
             remedy=opening(firewall, conf.migration_ports),
         )
+    elif all(answer.state == "open" for answer in first):
+        unsure = [(ports, answer) for ports, answer in answers if answer.state == "unknown"]
+        if unsure:
+            which = ", ".join(dict.fromkeys(shown(ports) for ports, _ in unsure))
+            raise Unavailable(NFT, f"whether TCP ports {which} are open cannot be told from: {_rules(unsure)}")
 
 
 @check(

@@ -279,14 +279,15 @@ def backing_copies(
     here_mounts: Source[Mounts],
     there: Target[Paths],
     there_mounts: Target[Mounts],
-) -> Iterator[Finding]:
+) -> Told:
     """The images below a disk's top image are the same files on the target, not copies.
 
     A copy works as long as it is equal byte for byte; libvirt does not look.
     """
     for disk, path in _layers(disks):
-        ours, theirs = here.at(path), there.at(path)
-        if not ours.exists or not theirs.exists or "block" in {ours.kind, theirs.kind}:
+        ours = yield from if_known(here.find(path))
+        theirs = yield from if_known(there.find(path))
+        if not (ours and theirs and ours.exists and theirs.exists) or "block" in {ours.kind, theirs.kind}:
             continue
         if not same_file(Place(ours, here_mounts.of(ours, path)), Place(theirs, there_mounts.of(theirs, path))):
             yield Finding(

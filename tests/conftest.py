@@ -9,9 +9,29 @@ import pytest
 from audit.evidence import Evidence, HostEvidence
 from audit.facts.base import Guest, GuestSource, Said
 from audit.text import parse_xml
+from tests import statuses
 from tests.sshd import server as server
 
 Answer = str | bytes | tuple[int, str] | Evidence
+
+
+def pytest_configure() -> None:
+    """Watch the checks before any test module takes their functions."""
+    statuses.watch()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What looks at the whole run comes last."""
+    items.sort(key=lambda item: item.get_closest_marker("last") is not None)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Note whether all tests of checks will run, so that what they have not seen is not seen at all."""
+    files = set((Path(__file__).parent / "checks").glob("test_*.py"))
+    chosen = any("::" in argument for argument in session.config.args)
+    narrowed = chosen or session.config.option.keyword or session.config.option.markexpr or session.config.option.lf
+    statuses.ALL_CHECK_TESTS_RUN = not narrowed and files <= {item.path for item in session.items}
 
 
 @pytest.fixture

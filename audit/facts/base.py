@@ -65,6 +65,8 @@ class Said:
             raise Unavailable(probe, "not collected")
         if output.problem:
             raise Unavailable(probe, output.problem)
+        if isinstance(probe, Question) and any(len(record) != probe.arity for record in output.arguments):
+            raise Unavailable(probe, "another version of this program asked, with other records")
         return output
 
     def text(self, probe: Probe, *, ok: tuple[int, ...] = (0,)) -> str:

@@ -2,7 +2,7 @@
 
 import re
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 
 from audit.facts.netfilter import ALWAYS, NEVER, UNKNOWN, Chain, Family, Interval, Rule, Table, Test, Verdict
 from audit.text import visible
@@ -45,7 +45,7 @@ def from_iptables(text: str, family: Family) -> tuple[Table, ...]:
             policies[chain] = policy
             rules[chain] = []
         elif line.startswith(("-A ", "[")) and name:
-            chain, rule = _rule(re.sub(r"^\[\d+:\d+\] ", "", line), set(policies))
+            chain, rule = _rule(re.sub(r"^\[\d+:\d+\] ", "", line), policies)
             rules[chain].append(rule)
         elif line.strip() == "COMMIT" and name:
             tables.append(_table("ip" if family == 4 else "ip6", name, policies, rules))
@@ -68,7 +68,12 @@ def _table(layer: str, name: str, policies: Mapping[str, str], rules: Mapping[st
     return Table(layer, name, tuple(chains))
 
 
-def _rule(line: str, chains: set[str]) -> tuple[str, Rule]:
+_LONGEST_RULE = 16 * 1024  # characters; shlex takes the square of the time
+
+
+def _rule(line: str, chains: Container[str]) -> tuple[str, Rule]:
+    if len(line) > _LONGEST_RULE:
+        raise ValueError(f"a rule of {len(line)} characters: {visible(line, 80)}")
     words = shlex.split(line)
     if len(words) < 2 or words[0] != "-A" or words[1] not in chains:
         raise ValueError(f"not a rule: {visible(line, 120)}")
@@ -102,7 +107,7 @@ def _options(words: Sequence[str]) -> Iterator[tuple[bool, str, list[str]]]:
         at = end
 
 
-def _target(values: Sequence[str], chains: set[str], *, goto: bool) -> tuple[Verdict, str]:
+def _target(values: Sequence[str], chains: Container[str], *, goto: bool) -> tuple[Verdict, str]:
     [target] = values[:1] or [""]
     if target in chains:
         return ("goto" if goto else "jump"), target

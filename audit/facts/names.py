@@ -205,16 +205,18 @@ class PeerAddresses(HostFact):
         output = said.evidence(PEERS)
         if not output.arguments:
             return cls(())
-        answers: list[tuple[Route, ...] | None] = []
+        answers: list[list[Route] | None] = []
         for line in said.lines(PEERS):
             mark, *rest = line.split()
             if mark == "=":
                 status = int(rest[0])
-                answers.append(() if status in {0, 2} else None)  # 2: getent found no such name
+                answers.append([] if status in {0, 2} else None)  # 2: getent found no such name
             else:
+                device, source = rest
                 last = answers[-1]
-                answers[-1] = None if last is None else (*last, _route(mark, *rest))
-        return cls(_by_name(output, answers))
+                if last is not None:
+                    last.append(_route(mark, device, source))
+        return cls(_by_name(output, [None if answer is None else tuple(answer) for answer in answers]))
 
 
 def _by_name(

@@ -203,10 +203,12 @@ class _Walk:
     done: dict[str, tuple[frozenset[tuple[Verdict, str]], bool]] = field(default_factory=dict)
     path: tuple[str, ...] = ()
 
-    def through(self, chain: Chain) -> tuple[frozenset[tuple[Verdict, str]], bool]:
+    def through(self, chain: Chain | None) -> tuple[frozenset[tuple[Verdict, str]], bool]:
         """The verdicts that may be reached in it, and whether the packet may leave at its end."""
+        if chain is None:
+            return frozenset({("unknown", "jump to a chain that is not listed")}), True
         if chain.name in self.path or len(self.path) > 64:
-            raise ValueError(f"chain {visible(chain.name, 60)} jumps in a circle")
+            return frozenset({("unknown", f"chain {visible(chain.name, 60)} jumps in a circle, or too deep")}), True
         if chain.name not in self.done:
             self.path = (*self.path, chain.name)
             self.done[chain.name] = self._rules(chain)
@@ -223,7 +225,7 @@ class _Walk:
             leaves = rule.verdict == "return"
             stays = False
             if rule.verdict in {"jump", "goto"}:
-                inner, falls = self.through(self.chains[rule.target])
+                inner, falls = self.through(self.chains.get(rule.target))
                 verdicts |= inner
                 leaves = falls and rule.verdict == "goto"
                 stays = falls and rule.verdict == "jump"

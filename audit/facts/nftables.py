@@ -48,6 +48,7 @@ _PASSIVE = {
 }
 # Statements that hold for a packet below the limit; inverted ("over"), they do not.
 _LIMITS = {"limit", "ct count", "quota", "meter", "set", "map"}
+_MOST_STATEMENTS = 128  # of a rule: NFT_RULE_MAXEXPRS of the kernel
 _PAYLOADS = {
     **{(protocol, "dport"): "port" for protocol in ("tcp", "th")},
     **{(protocol, "sport"): "source port" for protocol in ("tcp", "th")},
@@ -71,6 +72,8 @@ class _RuleReader:
         """As several rules where a verdict map stands for them."""
         text = f"{self.body['chain']}: {visible(json.dumps(self.body['expr'], ensure_ascii=False), 240)}"
         tests: list[Test] = []
+        if len(self.body["expr"]) > _MOST_STATEMENTS:
+            raise ValueError(f"a rule of {len(self.body['expr'])} statements")
         for statement in self.body["expr"]:
             [(kind, value)] = statement.items()
             if kind == "match":
@@ -95,13 +98,11 @@ class _RuleReader:
         left, data = value["key"], value["data"]
         entries = self.sets[data].get("elem", []) if isinstance(data, str) else data["set"]
         entries = [(self._plain(key), verdict) for key, verdict in entries]
+        others = tuple((self._compare(left, [other]),) for other, _ in entries if other != "*")
         for key, verdict in entries:
             [(kind, target)] = verdict.items()
-            if key == "*":  # the catch-all: what no other entry took
-                others = tuple((self._compare(left, [other]),) for other, _ in entries if other != "*")
-                test = Test("any", others, negated=True)
-            else:
-                test = self._compare(left, [key])
+            # "*" is the catch-all: what no other entry took
+            test = Test("any", others, negated=True) if key == "*" else self._compare(left, [key])
             name = str(target["target"]) if isinstance(target, dict) and "target" in target else ""
             known = kind in {"accept", "drop", "return", "continue", "jump", "goto"}
             yield Rule((*tests, *self._implied(left), test), kind if known else "unknown", name, text)

@@ -66,6 +66,9 @@ class Version(NamedTuple):
         return f"{self.major}.{self.minor}.{self.micro}"
 
 
+_LONGEST_VALUE = 4096  # characters; shlex takes the square of the time
+
+
 @dataclass(frozen=True, slots=True)
 class OsRelease(HostFact):
     """The operating system, by os-release(5)."""
@@ -91,6 +94,8 @@ class OsRelease(HostFact):
             name, equals, rest = line.strip().partition("=")
             if name.startswith("#") or not equals:
                 continue
+            if len(rest) > _LONGEST_VALUE:
+                raise Unavailable(OS_RELEASE, f"{visible(name, 40)} is {len(rest)} characters long")
             values[name] = "".join(shlex.split(rest, comments=False))
         if not values.get("ID"):
             raise Unavailable(OS_RELEASE, "names no system (ID=)")

@@ -62,6 +62,10 @@ def test_permissions_and_ids():
     opened = replace(closed, components=(Component(0o755, 0, 0), Component(0o711, 1000, 1000), Component(0o600, 0, 0)))
     assert found(checks.permissions, GuestDisks((DISK,)), paths(a=closed), user())
     assert not found(checks.permissions, GuestDisks((DISK,)), paths(a=opened), user())
+    with pytest.raises(Unavailable):
+        found(checks.permissions, GuestDisks((DISK,)), paths(), user())
+    asked_later = GuestDisks((replace(DISK, source="/srv/unknown"), DISK))
+    assert next(checks.permissions.function(asked_later, paths(a=closed), user())), "certain before unknown"
     assert found(checks.qemu_uid_same, user(), user(64055, 107), SHARED, SHARED)
     assert not found(checks.qemu_uid_same, user(), user(64055, 107), SHARED, UNSHARED)
     assert not found(checks.qemu_uid_same, user(), user(gid=993), SHARED, SHARED), "the owner needs no group"

@@ -104,6 +104,8 @@ def test_same_processor_without_models():
     assert run(checks.same_processor_without_models, arm, IDENTITY, replace(IDENTITY, processor="other"))
     with pytest.raises(NotApplicable):
         run(checks.same_processor_without_models, models(cpu()), IDENTITY, IDENTITY)
+    with pytest.raises(Unavailable):
+        run(checks.same_processor_without_models, UNREAD, IDENTITY, IDENTITY)
 
 
 def test_guest_cpu_fits():
@@ -173,6 +175,9 @@ def test_unchecked_cpu_fits():
         assert finding.actual == "lacks svm"
     with pytest.raises(NotApplicable):
         run(checks.unchecked_cpu_fits, guest(cpu()), TCG, intel, intel, NAMES, *APART)
+    for own, target in ((UNREAD, intel), (intel, UNREAD)):
+        with pytest.raises(Unavailable):
+            run(checks.unchecked_cpu_fits, guest(None), TCG, own, target, NAMES, *APART)
 
 
 def passthrough(here=IDENTITY, there=IDENTITY, own="vmx", target="vmx", machine=Q35, mode="host-passthrough"):
@@ -270,6 +275,8 @@ def test_address_bits_of_a_guest():
     assert not run(checks.default_address_bits_fit, guest(cpu()), Q35, SMALL, SMALL)
     with pytest.raises(NotApplicable):
         run(checks.default_address_bits_fit, told, Q35, INTEL, SMALL)
+    with pytest.raises(Unavailable):
+        run(checks.default_address_bits_fit, guest(cpu()), Q35, INTEL, replace(INTEL, address_bits=None))
 
 
 def test_address_bits_of_a_host_model():
@@ -278,6 +285,8 @@ def test_address_bits_of_a_host_model():
     assert not run(checks.address_bits_fit, told, SMALL, INTEL)
     with pytest.raises(NotApplicable):
         run(checks.address_bits_fit, models(cpu()), INTEL, SMALL)
+    with pytest.raises(Unavailable):
+        run(checks.address_bits_fit, told, INTEL, replace(INTEL, address_bits=None))
 
 
 def test_notes():

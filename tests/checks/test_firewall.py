@@ -171,11 +171,19 @@ def test_libvirt_is_reached_by_another_address():
     assert firewall.control_port_open_by_name.blocks is Blocks.NOTHING
     everywhere = rules("-p tcp -s 192.0.2.0/24 -j ACCEPT")
     assert list(firewall.control_port_open_by_name.function(everywhere, *arguments)) == []
+    for nothing, wall in ((OPEN, arguments), (STORAGE_ONLY, (*arguments[:5], NO_NAME, *arguments[6:]))):
+        with pytest.raises(NotApplicable):
+            list(firewall.control_port_open_by_name.function(nothing, *wall))
 
 
 def test_unanswered_name_is_unknown():
     with pytest.raises(Unavailable):
         data_pair(SUBNET, SOURCE, PeerAddresses(()))
+    with pytest.raises(Unavailable):
+        by_name(SUBNET, PeerAddresses(()))
+    run = firewall.control_port_open_by_name.function
+    with pytest.raises(Unavailable):
+        list(run(STORAGE_ONLY, TWO, DAEMONS, SSHD, NAMES, BOTH, PeerAddresses(()), UNTRIED, PEER, Policy()))
 
 
 def test_rules_not_understood_are_unknown():
@@ -189,8 +197,10 @@ def test_rules_not_understood_are_unknown():
 
 
 def test_rules_that_could_not_be_read_are_unknown():
-    with pytest.raises(Unavailable, match="no root"):
-        data(Firewall((), ((4, "no root"),)))
+    unread = Firewall((), ((4, "no root"),))
+    for run in (data, control, lambda wall: list(firewall.migration_range_open.function(wall, TARGET, QemuConf()))):
+        with pytest.raises(Unavailable, match="no root"):
+            run(unread)
 
 
 def test_ipv6_counts_only_where_the_target_has_it():
@@ -210,6 +220,10 @@ def test_range_open_in_part():
     assert "4 migrations" in finding.because
     assert list(run(OPEN, TARGET, QemuConf())) == []
     assert list(run(rules(), TARGET, QemuConf())) == []  # said by migration_ports_open
+    marked = rules("-p tcp --dport 49152 -j ACCEPT", "-m mark --mark 0x1 -j DROP", policy="ACCEPT")
+    assert data(marked) == []
+    with pytest.raises(Unavailable, match="mark"):
+        list(run(marked, TARGET, QemuConf()))
 
 
 def test_width():

@@ -81,6 +81,7 @@ def test_uniqueness_in_a_cluster():
     twice = (At("a", names(("web", U1, True))), At("b", names(("web", U1, True), ("x", U2, True))))
     [finding] = found(checks.running_once, twice)
     assert "runs on a, b" in finding.actual
+    assert not found(checks.uuids_unique, twice)
     [finding] = found(checks.names_unique, (At("a", names(("web", U1, True))), At("b", names(("web", U2, True)))))
     assert finding.hosts == {"a", "b"}
 

@@ -6,11 +6,11 @@ import pytest
 
 from audit.catalogue import requirements
 from audit.check import Blocks, Check, NotApplicable, Policy, Scope, Severity, Unavailable
-from audit.facts.mellanox import Iommu, Netdev
+from audit.facts.mellanox import Iommu, MellanoxDevices, Netdev
 from audit.facts.mellanox_tools import Firmware, VfMigrationMode
 from checks import mellanox
 from checks import vf as vf_checks
-from tests.mellanox_hosts import AROUND, GOOD, NO_CARD, STAGED_FIRMWARE, UNTOLD, host, judge, pf, vf
+from tests.mellanox_hosts import AROUND, GOOD, NO_CARD, STAGED_FIRMWARE, UNREAD, UNREADABLE, UNTOLD, host, judge, pf, vf
 
 CHECKS = [value for value in vars(mellanox).values() if isinstance(value, Check)]
 
@@ -26,6 +26,31 @@ def test_host_notes_disturb_nobody(check: Check) -> None:
     assert judge(check) == []
     with pytest.raises(NotApplicable):
         judge(check, source=NO_CARD)
+
+
+@pytest.mark.parametrize("check", CHECKS, ids=lambda c: c.id)
+def test_cards_that_could_not_be_listed_are_unknown(check: Check) -> None:
+    with pytest.raises(Unavailable, match="no root"):
+        judge(check, source=UNREADABLE)
+
+
+@pytest.mark.parametrize(
+    ("check", "unread"),
+    [
+        (mellanox.firmware, host(pf(firmware_state=UNREAD))),
+        (mellanox.recommended_firmware, host(pf(firmware_state=UNREAD))),
+        (mellanox.firmware_active, host(pf(firmware_state=UNREAD))),
+        (mellanox.migration_mode, host(pf(vf_migration_state=UNREAD))),
+        (mellanox.migration_mode_stays, host(pf(vf_migration_state=UNREAD))),
+        (mellanox.mstflint, host(pf(), mstflint=UNREAD)),
+        (mellanox.variant_driver, host(pf(), module=UNREAD)),
+        (mellanox.switchdev, host(pf(vf(), eswitch_state=UNREAD))),
+        (mellanox.migratable, host(pf(vf(port_state=UNREAD)))),
+    ],
+)
+def test_what_a_card_does_not_tell_is_unknown(check: Check, unread: MellanoxDevices) -> None:
+    with pytest.raises(Unavailable, match="no root"):
+        judge(check, source=unread)
 
 
 def test_the_threshold_is_the_policys() -> None:

@@ -65,6 +65,8 @@ def test_migration_address():
     for everywhere in (None, "0.0.0.0", "::"):
         with pytest.raises(NotApplicable):
             list(run(own(), QemuConf(migration_address=everywhere), peers))
+    with pytest.raises(Unavailable, match="not asked"):
+        list(run(own("kvm03"), QemuConf(migration_address="10.0.0.12"), peers))
 
 
 def test_unique():

@@ -71,6 +71,9 @@ def test_mtu():
     assert not judged(1500, 9000)
     assert not judged(1500, 1500)
     assert judged(9000, 8000, GuestNics((nic(source="br0", mtu=9000),)))
+    bridge, unread = links(link()), LibvirtNetworks((), "no network driver")
+    with pytest.raises(Unavailable, match="no network driver"):
+        found(checks.mtu_same, NETWORKED, bridge, network(), bridge, unread)
 
 
 def test_common_bridge():

@@ -56,6 +56,8 @@ def test_one_server_by_two_addresses_is_for_somebody_to_look_at():
     assert not served(elsewhere, there=replace(FILE, inode=7)), "another file: storage.disks_shared"
     assert not served(Mounts((LOCAL_MOUNT,)), there=replace(FILE, device="254:1"))
     assert not served(elsewhere, disk=replace(DISK, source="/nowhere", readonly=True))
+    with pytest.raises(Unavailable, match="not asked about /nowhere"):
+        served(elsewhere, disk=replace(DISK, source="/nowhere"))
 
 
 def test_options():

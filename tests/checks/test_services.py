@@ -104,6 +104,8 @@ def test_enabled_at_boot():
     for nothing in (Daemons("modular", True, "", None, frozenset()), daemons("none", ())):
         with pytest.raises(NotApplicable):
             list(run(nothing, SSH))
+    with pytest.raises(Unavailable, match="virtqemud"):
+        list(run(replace(daemons(), units=Units(())), SSH))
 
 
 def test_mixed_daemons():
@@ -136,6 +138,8 @@ def test_definite_faults_come_before_what_is_unknown():
     assert "server" in finding.expected
     with pytest.raises(Unavailable, match="no access"):
         found(services.tls_certificates, files(key={"problem": "no access"}), TLS)
+    with pytest.raises(Unavailable, match="no access"):
+        found(services.tls_client_certificates, files(client={"problem": "no access"}), TLS)
 
 
 def test_client_certificates_and_their_end():
@@ -144,6 +148,9 @@ def test_client_certificates_and_their_end():
     assert list(services.tls_certificates_last.function(files(), TLS)) == []
     assert len(list(services.tls_certificates_last.function(files(server={"valid_days": 0}), TLS))) == 1
     assert list(services.tls_certificates_last.function(files(server={"valid_days": 7}), TLS)) == []
+    for check in (services.tls_client_certificates, services.tls_certificates_last):
+        with pytest.raises(NotApplicable):
+            list(check.function(files(), SSH))
 
 
 def test_tls_force():

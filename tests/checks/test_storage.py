@@ -181,6 +181,8 @@ def test_cache_mode_of_old_libvirt():
     assert not found(checks.cache_mode, GuestDisks((DISK,)), old, paths(), SHARED)
     gfs = replace(FILE, magic=0x01161970)
     assert not found(checks.cache_mode, cached, old, paths(a=gfs), UNSHARED)
+    with pytest.raises(Unavailable):
+        found(checks.cache_mode, cached, old, paths(), SHARED)
 
 
 OVERLAY = GuestDisks((replace(DISK, backing=("/srv/base",)),))
@@ -211,6 +213,10 @@ def test_backing_copies():
     copies = (OVERLAY, paths(base=LOCAL), UNSHARED, paths(base=LOCAL), UNSHARED)
     assert found(checks.backing_copies, *copies)
     assert not found(checks.backing_copies, OVERLAY, paths(base=FILE), SHARED, paths(base=FILE), SHARED)
+    with pytest.raises(Unavailable):
+        found(checks.backing_copies, OVERLAY, paths(base=FILE), SHARED, paths(), SHARED)
+    two = GuestDisks((replace(DISK, backing=("/srv/unknown", "/srv/base")),))
+    assert next(checks.backing_copies.function(two, *copies[1:])), "what is certain comes before what is unknown"
 
 
 MACHINE = GuestMachine("kvm", "x86_64", "pc-q35-9.0", "/usr/libexec/qemu-kvm", "efi", "/fw/code.fd", "/vars/web.fd")
@@ -230,6 +236,10 @@ def test_firmware_and_emulator():
     assert "Length mismatch" in found(checks.nvram_and_loader, MACHINE, good, other)[0].because
     assert not found(checks.nvram_and_loader, replace(MACHINE, loader_format="qcow2"), good, other)
     assert checks.emulator_present.offline
+    with pytest.raises(Unavailable):
+        found(checks.nvram_and_loader, MACHINE, good, paths())
+    with pytest.raises(Unavailable):
+        found(checks.emulator_present, MACHINE, WEB, paths())
 
 
 def test_what_else_the_guest_names():
@@ -262,9 +272,13 @@ def test_pools_and_secrets():
     assert found(checks.pools, volume, Pools((Pool("fast", "dir", False, "/x"),)))
     assert not found(checks.pools, volume, Pools((Pool("fast", "dir", True, "/x"),)))
     assert not found(checks.pools, GuestDisks((DISK,)), Pools((), "no storage driver"))
+    with pytest.raises(Unavailable, match="no storage driver"):
+        found(checks.pools, volume, Pools((), "no storage driver"))
     assert found(checks.secrets, volume, serial(), Secrets(frozenset()))
     assert not found(checks.secrets, volume, serial(tpm_secret="t"), Secrets(frozenset({"s1", "t"})))
     assert not found(checks.secrets, GuestDisks((DISK,)), serial(), Secrets(frozenset(), "not collected"))
+    with pytest.raises(Unavailable, match="not collected"):
+        found(checks.secrets, volume, serial(), Secrets(frozenset(), "not collected"))
 
 
 def test_plain_guests_need_shared_storage():

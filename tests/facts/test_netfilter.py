@@ -147,9 +147,18 @@ def test_jump_goto_return():
     assert answer(tables, v4(23)) == "closed"  # goto does not come back
 
 
-def test_jumps_in_a_circle_are_refused():
-    with pytest.raises(ValueError, match="circle"):
-        answer(ruleset(({"jump": {"target": "a"}},), chains=[("a", [({"jump": {"target": "a"}},)])]), v4(1))
+def test_where_jumps_in_a_circle_lead_is_unknown():
+    circle = ruleset(({"jump": {"target": "a"}},), chains=[("a", [({"jump": {"target": "a"}},)])])
+    assert answer(circle, v4(1)) == "unknown"
+    nowhere = ruleset(({"jump": {"target": "gone"}},))
+    assert answer(nowhere, v4(1)) == "unknown"
+    refused_first = ruleset((DROP,), ({"jump": {"target": "a"}},), chains=[("a", [({"jump": {"target": "a"}},)])])
+    assert answer(refused_first, v4(1)) == "closed"
+
+
+def test_a_rule_of_more_statements_than_the_kernel_takes_is_refused():
+    with pytest.raises(ValueError, match="129 statements"):
+        ruleset((dport(22),) * 129)
 
 
 def test_many_jumps_to_the_same_chains_stay_quick():
