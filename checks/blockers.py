@@ -64,6 +64,23 @@ def unsaved_devices(devices: GuestUnsaved, qemu: Source[Qemu]) -> Told:
     severity=Severity.HIGH,
     blocks=Blocks.MIGRATION,
     stage=Stage.ALLOWED,
+    reference="QEMU target/i386/kvm/kvm.c hyperv_init_vcpu",
+    remedy="virsh edit GUEST: <hyperv mode='custom'> with the enlightenments that it needs, at the next start",
+)
+def hyperv_passthrough(guest: GuestUnsaved) -> Iterator[Finding]:
+    """The guest's Hyper-V enlightenments are named one by one.
+
+    A guest that has whatever its host offers would have others on another host; QEMU refuses to migrate it.
+    """
+    if guest.hyperv_passthrough:
+        because = "'hv-passthrough' CPU flag prevents migration, use explicit set of hv-* flags instead"
+        yield Finding("<hyperv mode='custom'>", "<hyperv mode='passthrough'/>", because)
+
+
+@check(
+    severity=Severity.HIGH,
+    blocks=Blocks.MIGRATION,
+    stage=Stage.ALLOWED,
     reference="QEMU block/vvfat.c: migrate_add_blocker",
     remedy="virsh detach-disk GUEST DISK --live",
 )

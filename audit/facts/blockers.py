@@ -86,14 +86,17 @@ class GuestUnsaved(GuestFact):
     probes: ClassVar[tuple[Probe, ...]] = (GUESTS, XML, XML_INACTIVE)
     devices: tuple[tuple[str, str], ...]
     """QEMU's name and words for it, each once."""
+    hyperv_passthrough: bool = False
+    """It has whatever Hyper-V enlightenments its host offers (`<hyperv mode='passthrough'/>`)."""
 
     @classmethod
     def parse(cls, guest: GuestSource) -> Self:
-        """From `<devices>`."""
+        """From `<devices>` and `<features>`."""
         devices = guest.xml.find("devices")
         if devices is None:
             raise Unavailable(XML, "no <devices>")
-        return cls(tuple((name, words) for path, name, words in _UNSAVED if devices.find(path) is not None))
+        found = tuple((name, words) for path, name, words in _UNSAVED if devices.find(path) is not None)
+        return cls(found, guest.xml.find("features/hyperv[@mode='passthrough']") is not None)
 
 
 @dataclass(frozen=True, slots=True)

@@ -48,3 +48,9 @@ def test_devices_that_qemu_does_not_save():
     with pytest.raises(Unavailable):
         asked(checks.unsaved_devices, GuestUnsaved((("nvme", "words"),)), Qemu(None))
     assert checks.unsaved_devices.blocks is Blocks.MIGRATION
+
+
+def test_enlightenments_passed_through():
+    assert found(checks.hyperv_passthrough, GuestUnsaved((), True)) == ["<hyperv mode='passthrough'/>"]
+    assert found(checks.hyperv_passthrough, GuestUnsaved(())) == []
+    assert checks.hyperv_passthrough.blocks is Blocks.MIGRATION

@@ -184,6 +184,9 @@ def test_devices_that_some_qemu_does_not_save(guest_source):
         "<serial type='pty'><target type='isa-serial' port='0'/></serial><controller type='usb' model='qemu-xhci'/>"
     )
     assert told(ordinary) == []
+    for mode, passed in (("passthrough", True), ("custom", False)):
+        head = f"<features><hyperv mode='{mode}'/></features>"
+        assert GuestUnsaved.parse(guest_source(DOMAIN.format(head, ""))).hyperv_passthrough is passed
     with pytest.raises(Unavailable):
         GuestUnsaved.parse(guest_source("<domain id='1'><name>g</name></domain>"))
 
