@@ -313,19 +313,19 @@ def no_tpm_passthrough(devices: GuestDevices) -> Iterator[Finding]:
 
 
 @check(
-    severity=Severity.LOW,
-    stage=Stage.PREPARE,
-    reference="libvirt 11.3 qemu_tpm.c",
-    remedy="On the target: install swtpm and swtpm-tools, not older than here",
+    severity=Severity.MEDIUM,
+    stage=Stage.START,
+    reference="libvirt 9.0.0 release notes: external TPM emulator",
+    remedy="Start the emulator on the target, on the same socket and with --migration incoming, before the migration",
     covers=("failure 72",),
 )
-def tpm_emulated(devices: GuestDevices) -> Iterator[Finding]:
-    """The guest has no TPM whose emulator the target must have too.
+def tpm_external(devices: GuestDevices) -> Iterator[Finding]:
+    """The emulator of the guest's TPM is run by libvirt, not by the administrator.
 
-    Its state travels along, but the target needs swtpm in a version that understands it.
+    libvirt connects to another's emulator where the guest's configuration says, and leaves the rest to whoever runs it.
     """
-    if devices.tpm in {"emulator", "external"}:
-        yield Finding(expected="no TPM, or swtpm on both hosts", actual=f"TPM of type {devices.tpm}")
+    if devices.tpm == "external":
+        yield Finding("no TPM, or one of libvirt's own", "TPM of type external")
 
 
 @check(

@@ -181,7 +181,8 @@ def test_devices_that_stay():
     assert found(checks.no_transient_disk, GuestDisks((replace(DISK, transient=True),)))
     assert found(checks.nvme_disk, GuestDisks((replace(DISK, type="nvme", source="0000:01:00.0"),)))
     assert found(checks.no_tpm_passthrough, replace(PLAIN, tpm="passthrough"))
-    assert found(checks.tpm_emulated, replace(PLAIN, tpm="emulator"))
+    assert found(checks.tpm_external, replace(PLAIN, tpm="external"))
+    assert not found(checks.tpm_external, replace(PLAIN, tpm="emulator"))  # judged by what the target has
     assert found(checks.no_launch_security, replace(PLAIN, launch_security="sev"))
     assert found(checks.no_launch_security, replace(PLAIN, launch_security="s390-pv"))
     assert found(checks.no_custom_arguments, replace(PLAIN, custom_arguments=True))
@@ -190,7 +191,7 @@ def test_devices_that_stay():
     assert not found(checks.dimm_addresses, memory)
     for check in (
         checks.no_tpm_passthrough,
-        checks.tpm_emulated,
+        checks.tpm_external,
         checks.no_launch_security,
         checks.no_custom_arguments,
     ):
