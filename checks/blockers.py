@@ -2,10 +2,12 @@
 
 from collections.abc import Iterator
 
-from audit.check import Blocks, Finding, Severity, Stage, check
-from audit.facts.blockers import GuestFormats
+from audit.check import Blocks, Finding, Severity, Source, Stage, Told, Unavailable, check
+from audit.facts.blockers import GuestFormats, GuestUnsaved
+from audit.facts.versions import Qemu, Version
 
-# block/{qcow,vdi,vmdk,vpc,vhdx}.c: each registers a migration blocker when an image is opened, read-only or not.
+# block/{qcow,vdi,vmdk,vpc,vhdx}.c: each registers a migration blocker when an image is opened, read-only or not, on
+# top or below another one (tried with QEMU 7.2).
 STAY = frozenset({"qcow", "vdi", "vmdk", "vpc", "vhdx"})
 
 
@@ -30,6 +32,49 @@ def disk_format(disks: GuestFormats) -> Iterator[Finding]:
                 actual=f"{target}: {kind}",
                 because=f"The {kind} format used by node '{target}' does not support live migration",
             )
+
+
+# QEMU: what is marked .unmigratable, or blocks migration itself; and from where on that was not looked up.
+_UNSAVED_UNTIL = {"amd-iommu": Version(10, 1, 0), "nvme": Version(11, 0, 0), "vhost-user-gpu": Version(0, 0, 0)}
+
+
+@check(
+    severity=Severity.HIGH,
+    blocks=Blocks.MIGRATION,
+    stage=Stage.ALLOWED,
+    reference="QEMU VMStateDescription.unmigratable; hw/display/virtio-gpu-base.c",
+    remedy="virsh edit GUEST: another model of that device, or none, at the next start; or virsh detach-device --live",
+)
+def unsaved_devices(devices: GuestUnsaved, qemu: Source[Qemu]) -> Told:
+    """No emulated device of the guest is one that QEMU does not migrate.
+
+    Most of QEMU's devices can be saved and loaded; some, among them 3D acceleration, USB sound and NVMe controllers,
+    cannot, and QEMU refuses to migrate a guest that has one.
+    """
+    for name, words in devices.devices:
+        until = _UNSAVED_UNTIL.get(name)
+        if until is None or (qemu.version is not None and qemu.version < until):
+            because = "virgl is not yet migratable" if name == "virgl" else f"non-migratable device: {name}"
+            yield Finding("no such device", words, because)
+        else:
+            yield Unavailable(qemu.probes[0], f"whether QEMU {qemu.version or 'there'} migrates {name} ({words})")
+
+
+@check(
+    severity=Severity.HIGH,
+    blocks=Blocks.MIGRATION,
+    stage=Stage.ALLOWED,
+    reference="QEMU target/i386/kvm/kvm.c hyperv_init_vcpu",
+    remedy="virsh edit GUEST: <hyperv mode='custom'> with the enlightenments that it needs, at the next start",
+)
+def hyperv_passthrough(guest: GuestUnsaved) -> Iterator[Finding]:
+    """The guest's Hyper-V enlightenments are named one by one.
+
+    A guest that has whatever its host offers would have others on another host; QEMU refuses to migrate it.
+    """
+    if guest.hyperv_passthrough:
+        because = "'hv-passthrough' CPU flag prevents migration, use explicit set of hv-* flags instead"
+        yield Finding("<hyperv mode='custom'>", "<hyperv mode='passthrough'/>", because)
 
 
 @check(

@@ -7,7 +7,7 @@ from audit.check import Blocks, Finding, Severity, Stage, Target, Told, Unavaila
 from audit.facts.firewall import Listening
 from audit.facts.guest import GuestIdentity, GuestMemory
 from audit.facts.guest_devices import GuestDevices, GuestDisks, GuestNics
-from audit.facts.hostdev import GuestHeld, MediatedDevices, PciDevices, UsbDevices
+from audit.facts.hostdev import GuestHeld, Held, MediatedDevices, PciDevices, UsbDevices
 from audit.facts.mellanox import MellanoxDevices
 from audit.facts.names import OwnAddresses, is_loopback
 from audit.facts.versions import Libvirt, Version
@@ -72,24 +72,36 @@ def no_usb_passthrough(held: GuestHeld, there: Target[UsbDevices]) -> Told:
     """The target has a USB device like the one that the guest holds, or the guest may lose it.
 
     libvirt and QEMU let such a guest go, and look on the target for a device of the same vendor and product: none stops
-    the migration, and so do several. One with `startupPolicy='requisite'` or `'optional'` may be missing.
+    the migration, and so do several. Where the guest's configuration names a place on the bus as well, it must be
+    there. One with `startupPolicy='requisite'` or `'optional'` may be missing.
     """
     for device in held.devices:
         if device.kind != "usb" or device.optional:
             continue
-        because = "named by its place on the bus alone, where on the target is nothing, or something else"
-        if device.address is not None:
-            try:
-                number = there.count(device.address)
-            except Unavailable as why:
-                yield why
-                continue
-            if number == 1:
-                continue
-            because = "plugged into this host, it is not found on another one"
-            if number:
-                because = f"Multiple USB devices for {device.address}, use <address> to specify one"
-        yield Finding(expected="no USB device of the host, or one like it there", actual=device.name, because=because)
+        try:
+            because = _usb_missing(device, there)
+        except Unavailable as why:
+            yield why
+            continue
+        if because:
+            yield Finding("no USB device of the host, or one like it there", device.name, because)
+
+
+def _usb_missing(device: Held, there: UsbDevices) -> str:
+    """Why libvirt does not find the USB device on the target; "" if it does. Raises `Unavailable`."""
+    if device.address is None:
+        return "named by its place on the bus alone, where on the target is nothing, or something else"
+    places = there.places(device.address)
+    if device.place_fixed:
+        return "" if device.place in places else f"Did not find USB device {device.address} at {device.place}"
+    by_kind = ""
+    if not places:
+        by_kind = "plugged into this host, it is not found on another one"
+    elif len(places) > 1:
+        by_kind = f"Multiple USB devices for {device.address}, use <address> to specify one"
+    if device.place_fixed is None and bool(by_kind) is (device.place in places):
+        raise Unavailable(there.probes[0], f"whether {device.name} was attached with its place on the bus")
+    return by_kind
 
 
 @check(
@@ -281,38 +293,39 @@ def dimm_addresses(memory: GuestMemory) -> Iterator[Finding]:
 @check(
     severity=Severity.HIGH,
     blocks=Blocks.MIGRATION,
-    stage=Stage.ALLOWED,
-    reference="QEMU hw/tpm",
+    stage=Stage.AFTER,
+    reference="QEMU backends/tpm/tpm_passthrough.c",
     remedy="virsh edit GUEST: use <backend type='emulator'>, at the next start; keys sealed by the chip are lost",
     covers=("12.3/passthrough",),
 )
 def no_tpm_passthrough(devices: GuestDevices) -> Iterator[Finding]:
     """The guest does not use the host's TPM chip.
 
-    What the chip keeps cannot leave it. An emulated TPM's state travels along.
+    What the chip keeps cannot leave it. QEMU lets the guest go all the same, and it finds another chip: what it sealed
+    (BitLocker, LUKS) stays closed. An emulated TPM's state travels along.
     """
     if devices.tpm == "passthrough":
         yield Finding(
             expected="an emulated TPM, or none",
             actual="the host's TPM",
-            because="QEMU: a passed-through TPM prevents migration",
+            because="the guest would go on with the target's chip, which has none of its keys",
         )
 
 
 @check(
-    severity=Severity.LOW,
-    stage=Stage.PREPARE,
-    reference="libvirt 11.3 qemu_tpm.c",
-    remedy="On the target: install swtpm and swtpm-tools, not older than here",
+    severity=Severity.MEDIUM,
+    stage=Stage.START,
+    reference="libvirt 9.0.0 release notes: external TPM emulator",
+    remedy="Start the emulator on the target, on the same socket and with --migration incoming, before the migration",
     covers=("failure 72",),
 )
-def tpm_emulated(devices: GuestDevices) -> Iterator[Finding]:
-    """The guest has no TPM whose emulator the target must have too.
+def tpm_external(devices: GuestDevices) -> Iterator[Finding]:
+    """The emulator of the guest's TPM is run by libvirt, not by the administrator.
 
-    Its state travels along, but the target needs swtpm in a version that understands it.
+    libvirt connects to another's emulator where the guest's configuration says, and leaves the rest to whoever runs it.
     """
-    if devices.tpm in {"emulator", "external"}:
-        yield Finding(expected="no TPM, or swtpm on both hosts", actual=f"TPM of type {devices.tpm}")
+    if devices.tpm == "external":
+        yield Finding("no TPM, or one of libvirt's own", "TPM of type external")
 
 
 @check(
@@ -347,10 +360,11 @@ def no_custom_arguments(devices: GuestDevices) -> Iterator[Finding]:
     """The guest has no QEMU arguments that libvirt does not understand.
 
     Devices and files that stand in `<qemu:commandline>` only are checked by nobody before the migration; some
-    prevent it (`non-migratable device`), others are missing on the target.
+    prevent it (`non-migratable device`), others are missing on the target. Properties in `<qemu:override>` may change
+    what the guest's devices are.
     """
     if devices.custom_arguments:
-        yield Finding(expected="no <qemu:commandline>", actual="arguments of the administrator's own")
+        yield Finding("no <qemu:commandline>, no <qemu:override>", "arguments of the administrator's own")
 
 
 @check(

@@ -67,7 +67,7 @@ def option_roms(firmware: GuestFirmware, here: Source[OptionRoms], there: Target
     """The ROM files of the guest's devices take as much memory on the target as here.
 
     A device's ROM is a block of the guest's memory: the file's size, rounded up to a power of two. Blocks of different
-    size end the migration. A guest has the file that was there when it was started.
+    size end the migration. A guest has the file that was there when it was started; QEMU does not start without it.
     """
     if not firmware.roms:
         raise NotApplicable("no device with a ROM of QEMU's")
@@ -81,4 +81,4 @@ def option_roms(firmware: GuestFirmware, here: Source[OptionRoms], there: Target
             )
         elif (ours is None) != (theirs is None):
             side = "here" if ours is None else "on the target"
-            yield Finding(f"{name} on both hosts", f"not found {side}", "a device without its ROM has no block for it")
+            yield Finding(f"{name} on both hosts", f"not found {side}", f'failed to find romfile "{name}"')

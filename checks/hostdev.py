@@ -10,15 +10,9 @@ from audit.check import Blocks, Finding, NotApplicable, Severity, Source, Stage,
 from audit.facts.guest_devices import GuestDevices
 from audit.facts.hostdev import GuestHeld, Held, HeldPci, MediatedDevices, PciDevice, PciDevices
 from audit.facts.mellanox import MellanoxDevices
-from audit.facts.versions import Qemu, Version
+from audit.facts.versions import Qemu
 from audit.facts.vfio import VfioDevices
-from checks._hostdev import PASSTHROUGH, vfio, why_it_stays
-
-EXPERIMENT_UNTIL = Version(8, 1, 0)
-"""Since then QEMU migrates VFIO devices without being asked to (commit 8bbcb64a71d8)."""
-NEW_PROTOCOL = Version(8, 0, 0)
-"""Since then it speaks the second version of VFIO's protocol, the only one that kernels since 5.18 know."""
-VIOMMU_REFUSED_UNTIL = Version(10, 2, 0)
+from checks._hostdev import PASSTHROUGH, behind_viommu, qemu_migrates_vfio, vfio, why_it_stays
 
 
 def _pci_held(held: GuestHeld, cards: MellanoxDevices) -> list[tuple[Held, str]]:
@@ -36,22 +30,15 @@ def _pci_held(held: GuestHeld, cards: MellanoxDevices) -> list[tuple[Held, str]]
     remedy="Upgrade QEMU to 8.1 or newer, and restart the guest",
     covers=(*PASSTHROUGH, "failure 65"),
 )
-def qemu(held: GuestHeld, cards: Source[MellanoxDevices], here: Source[Qemu], there: Target[Qemu]) -> Iterator[Finding]:
+def qemu(held: GuestHeld, cards: Source[MellanoxDevices], here: Source[Qemu], there: Target[Qemu]) -> Told:
     """QEMU is 8.1 or newer on both hosts of a guest with a VFIO device that may migrate.
 
     Before 8.0 it knows only a first version of the kernel's protocol, as an experiment that is switched off. Some
-    vendors' 8.0 has what 8.1 has.
+    vendors' 8.0 has what 8.1 has (RHEL 9.3).
     """
     if not any(vfio(held, cards)):
         raise NotApplicable("no VFIO device that would migrate")
-    unknown = None
-    for side, version in (("source", here.version), ("target", there.version)):
-        if version is not None and version < NEW_PROTOCOL:
-            yield Finding(f"{side}: QEMU 8.1 or newer", f"QEMU {version}", "VFIO device doesn't support migration")
-        elif version is not None and version < EXPERIMENT_UNTIL:
-            unknown = Unavailable(here.probes[0], f"{side}: whether this QEMU {version} has 8.1's VFIO migration")
-    if unknown:
-        raise unknown
+    yield from qemu_migrates_vfio(here, there)
 
 
 @check(
@@ -62,9 +49,7 @@ def qemu(held: GuestHeld, cards: Source[MellanoxDevices], here: Source[Qemu], th
     remedy="Remove the <iommu> element with virsh edit, and restart the guest.",
     covers=("failure 66",),
 )
-def without_viommu(
-    held: GuestHeld, devices: GuestDevices, cards: Source[MellanoxDevices], here: Source[Qemu]
-) -> Iterator[Finding]:
+def without_viommu(held: GuestHeld, devices: GuestDevices, cards: Source[MellanoxDevices], here: Source[Qemu]) -> Told:
     """A guest with a VFIO device that would migrate has no vIOMMU.
 
     Behind a vIOMMU, QEMU cannot follow which memory the device writes to. Newer ones can in some cases.
@@ -72,13 +57,7 @@ def without_viommu(
     behind = list(vfio(held, cards))
     if not behind or not devices.viommu:
         raise NotApplicable("no VFIO device behind a vIOMMU")
-    if here.version is None or here.version >= VIOMMU_REFUSED_UNTIL:
-        raise Unavailable(here.probes[0], f"whether QEMU {here.version} lets a VFIO device migrate behind a vIOMMU")
-    yield Finding(
-        expected="no <iommu> in the guest",
-        actual=f"vIOMMU beside {behind[0].name}",
-        because="Migration is currently not supported with vIOMMU enabled",
-    )
+    yield behind_viommu(here, behind[0].name)
 
 
 @check(

@@ -322,7 +322,7 @@ def nvram_and_loader(machine: GuestMachine, here: Source[Paths], there: Target[P
             yield Finding(
                 expected=f"{machine.loader} of {ours.size} bytes",
                 actual=f"{theirs.size} bytes on the target",
-                because="Length mismatch: system.flash0",
+                because="Size mismatch: system.flash0",
                 remedy="Install the same firmware package in the same version on the target",
             )
     if machine.nvram:

@@ -43,21 +43,58 @@ def shared_state(
     Two emulators must not have the state open at once. swtpm releases its lock for a migration since 0.8; libvirt
     refuses with older ones.
     """
-    path = _path(state)
+    mount = _cannot_share(_path(state), swtpm, libvirt, mounts, declared)
+    if mount is not None:
+        yield Finding(
+            expected="swtpm 0.8 or newer",
+            actual=f"{_numbers(swtpm.version)}, state on {mount.type} at {mount.path}",
+            because="the running swtpm does not support migration with shared storage",
+        )
+
+
+def _cannot_share(
+    path: str, swtpm: Swtpm, libvirt: Libvirt, mounts: Mounts, declared: SharedFilesystems
+) -> Mount | None:
+    """The shared mount of the state whose lock this swtpm does not hand over; None: it does. Raises `Unavailable`."""
     if libvirt.daemon < SHARES_STATE:
         raise NotApplicable("this libvirt does not look; judged apart")
     if "cmdarg-migration" in (swtpm.features or ()):
-        return
+        return None
     mount = _shared(path, mounts, declared)
     if mount is None:
         raise NotApplicable("the TPM's state is on storage of its host, and travels along")
     if not swtpm.known().present or swtpm.features is None:
-        raise Unavailable(swtpm.probes[0], "whether the guest's swtpm was started with --migration")
-    yield Finding(
-        expected="swtpm 0.8 or newer",
-        actual=f"{_numbers(swtpm.version)}, state on {mount.type} at {mount.path}",
-        because="the running swtpm does not support migration with shared storage",
-    )
+        raise Unavailable(swtpm.probes[0], "whether swtpm knows --migration")
+    return mount
+
+
+@check(
+    severity=Severity.HIGH,
+    blocks=Blocks.MIGRATION,
+    stage=Stage.START,
+    reference="libvirt 9.0 qemu_tpm.c: --migration on the destination side; swtpm 0.8",
+    remedy="On the target: install swtpm 0.8 or newer",
+    covers=("failure 72",),
+)
+def shared_state_taken(
+    state: GuestTpmState,
+    swtpm: Target[Swtpm],
+    libvirt: Target[Libvirt],
+    mounts: Target[Mounts],
+    declared: Target[SharedFilesystems],
+) -> Iterator[Finding]:
+    """The target's emulator knows how to take over a TPM's state that lies on shared storage.
+
+    It has to wait until the source's emulator has let go. libvirt does not start the guest with one that cannot.
+    """
+    mount = _cannot_share(_path(state), swtpm, libvirt, mounts, declared)
+    if mount is not None:
+        yield Finding(
+            expected="swtpm 0.8 or newer on the target",
+            actual=f"{_numbers(swtpm.version)}, state on {mount.type} at {mount.path}",
+            because="swtpm (on destination side) does not support the --migration option needed for migration with "
+            "shared storage",
+        )
 
 
 @check(

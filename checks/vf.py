@@ -14,11 +14,11 @@ from audit.facts.mellanox_tools import version_key
 from audit.facts.openvswitch import OpenVswitch
 from audit.facts.versions import Libvirt, Qemu
 from checks import _mellanox as needs
+from checks._hostdev import behind_viommu, qemu_migrates_vfio
 from checks._mellanox import SECTION, VARIANT_DRIVER, nodedev
 from checks._vf import both_cards, given_of, moves_of, take_and_give, vfs_of
 
 MOST_VFS = 4
-VFIO_QEMU = (8, 1)
 
 
 @check(
@@ -78,14 +78,14 @@ def limits(nics: GuestNics, devices: GuestDevices, source: Source[MellanoxDevice
     remedy="Remove the <iommu> element with virsh edit, and restart the guest.",
     covers=("12.8/no-viommu", "failure 66"),
 )
-def without_viommu(nics: GuestNics, devices: GuestDevices, source: Source[MellanoxDevices]) -> Iterator[Finding]:
+def without_viommu(nics: GuestNics, devices: GuestDevices, source: Source[MellanoxDevices], here: Source[Qemu]) -> Told:
     """A guest with a Mellanox VF has no vIOMMU.
 
-    QEMU says "Migration is currently not supported with vIOMMU enabled".
+    QEMU says "Migration is currently not supported with vIOMMU enabled". Newer ones can in some cases.
     """
     vfs = vfs_of(nics, devices, source)
     if devices.viommu:
-        yield Finding("no <iommu> in the guest", f"vIOMMU beside the VF {vfs[0].address}")
+        yield behind_viommu(here, f"the VF {vfs[0].address}")
 
 
 @check(
@@ -165,6 +165,7 @@ def kept(
     blocks=Blocks.MIGRATION,
     stage=Stage.ALLOWED,
     reference="QEMU 8.1 release notes: VFIO",
+    remedy="dnf upgrade qemu-kvm",
     covers=("failure 65",),
 )
 def qemu(
@@ -173,15 +174,14 @@ def qemu(
     source: Source[MellanoxDevices],
     here: Source[Qemu],
     there: Target[Qemu],
-) -> Iterator[Finding]:
+) -> Told:
     """QEMU is 8.1 or newer on both hosts of a guest with a Mellanox VF.
 
-    Older ones know the migration of VFIO devices as an experiment only, switched off, and refuse.
+    Older ones know the migration of VFIO devices as an experiment only, switched off, and refuse. Some vendors' 8.0
+    has what 8.1 has (RHEL 9.3).
     """
     vfs_of(nics, devices, source)
-    for side, qemu in (("source", here), ("target", there)):
-        if qemu.version is not None and qemu.version < VFIO_QEMU:
-            yield Finding(f"{side}: QEMU 8.1 or newer", f"QEMU {qemu.version}", remedy="dnf upgrade qemu-kvm")
+    yield from qemu_migrates_vfio(here, there)
 
 
 @check(severity=Severity.MEDIUM, stage=Stage.ALLOWED, reference="RHEL 10 §12.6")
@@ -454,16 +454,16 @@ def driver_chosen(
 ) -> Iterator[Finding]:
     """The target's libvirt binds mlx5_vfio_pci to the guest's Mellanox VF by itself.
 
-    It does since 10.0.0. An older one takes vfio-pci, which cannot load the VF's state, unless it is told otherwise.
+    It does since 10.0.0. An older one takes vfio-pci, which cannot load the VF's state; it does not know the XML's
+    `<driver model=>` either.
     """
-    asked = {nic.driver for nic in nics.nics} | {device.driver for device in devices.hostdevs}
     moves = moves_of(nics, devices, source, target)
     unbound = [move.to_vf for move in moves if move.to_vf and move.to_vf.driver != VARIANT_DRIVER]
     unmade = any(move.to_vf is None for move in moves)
-    if (unbound or unmade) and VARIANT_DRIVER not in asked and libvirt.daemon < (10, 0, 0):
+    if (unbound or unmade) and libvirt.daemon < (10, 0, 0):
         yield Finding(
             expected="target: libvirt 10.0.0 or newer",
-            actual=f"libvirt {libvirt.daemon}, and the VF's XML names no driver",
+            actual=f"libvirt {libvirt.daemon}",
             because="Bound by hand (libvirt 9.7.0), it has to be in the XML with managed='no'.",
             remedy=" && ".join(
                 f"virsh nodedev-detach {nodedev(vf.address)} --driver {VARIANT_DRIVER}" for vf in unbound

@@ -7,7 +7,7 @@ from typing import ClassVar, Self
 from lxml import etree
 
 from audit.evidence import Probe
-from audit.facts.base import GuestFact, GuestSource
+from audit.facts.base import GuestFact, GuestSource, Unavailable
 from audit.facts.guest_source import GUESTS, XML, XML_INACTIVE
 
 _MOST_LAYERS = 256
@@ -60,6 +60,43 @@ def _formats(disk: etree._Element) -> Iterator[str]:
         if kind is not None and kind.get("type"):
             yield kind.get("type") or ""
         layer = layer.find("backingStore")
+
+
+_UNSAVED = (
+    ("video/model[@type='virtio']/acceleration[@accel3d='yes']", "virgl", "3D acceleration of the screen"),
+    ("video/driver[@name='vhostuser']", "vhost-user-gpu", "screen drawn by a process of its own"),
+    ("disk/target[@bus='nvme']", "nvme", "disk on the bus nvme"),
+    ("controller[@type='nvme']", "nvme", "controller of type nvme"),
+    ("sound[@model='usb']", "usb-audio", "sound of model usb"),
+    ("sound[@model='virtio']", "virtio-sound", "sound of model virtio"),
+    ("interface/model[@type='usb-net']", "usb-net", "NIC of model usb-net"),
+    ("serial/target[@type='usb-serial']", "usb-serial", "serial line of type usb-serial"),
+    ("filesystem/driver[@type='mtp']", "usb-mtp", "shared folder of type mtp"),
+    ("crypto[@model='virtio']", "virtio-crypto", "crypto device"),
+    ("input[@type='passthrough']", "virtio-input-host", "passed-through input device"),
+    ("iommu[@model='amd']", "amd-iommu", "IOMMU of model amd"),
+)
+"""Where in `<devices>`, QEMU's name of what is there, and words for it."""
+
+
+@dataclass(frozen=True, slots=True)
+class GuestUnsaved(GuestFact):
+    """Emulated devices of a kind whose state QEMU does not save, or did not save in former releases."""
+
+    probes: ClassVar[tuple[Probe, ...]] = (GUESTS, XML, XML_INACTIVE)
+    devices: tuple[tuple[str, str], ...]
+    """QEMU's name and words for it, each once."""
+    hyperv_passthrough: bool = False
+    """It has whatever Hyper-V enlightenments its host offers (`<hyperv mode='passthrough'/>`)."""
+
+    @classmethod
+    def parse(cls, guest: GuestSource) -> Self:
+        """From `<devices>` and `<features>`."""
+        devices = guest.xml.find("devices")
+        if devices is None:
+            raise Unavailable(XML, "no <devices>")
+        found = tuple((name, words) for path, name, words in _UNSAVED if devices.find(path) is not None)
+        return cls(found, guest.xml.find("features/hyperv[@mode='passthrough']") is not None)
 
 
 @dataclass(frozen=True, slots=True)

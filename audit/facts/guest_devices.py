@@ -1,7 +1,7 @@
 """A guest's disks, network interfaces and other devices, from its XML."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, NamedTuple, Self
 
 from lxml import etree
@@ -191,8 +191,18 @@ class GuestNics(GuestFact):
 
     @classmethod
     def parse(cls, guest: GuestSource) -> Self:
-        """From `<devices>`."""
-        return cls(tuple(_nic(node) for node in _devices(guest.xml, "interface")))
+        """From `<devices>`. Of a virtual function that a network lent, its name stands in the configuration only."""
+        nics = tuple(_nic(node) for node in _devices(guest.xml, "interface"))
+        if any(nic.type == "hostdev" for nic in nics) and guest.inactive is not None:
+            lenders = _lenders(guest.inactive)
+            nics = tuple(replace(nic, network=lenders.get(nic.mac)) if nic.type == "hostdev" else nic for nic in nics)
+        return cls(nics)
+
+
+def _lenders(configuration: etree._Element) -> dict[str | None, str | None]:
+    """The libvirt network of each interface that is configured with one, by MAC address."""
+    nodes = configuration.iterfind("devices/interface[@type='network']")
+    return {_get(node, "mac", "address"): _get(node, "source", "network") for node in nodes}
 
 
 def _nic(node: etree._Element) -> Nic:
@@ -261,7 +271,8 @@ class GuestDevices(GuestFact):
     host path, where it is configured and not libvirt's own choice."""
     user_net: bool
     custom_arguments: bool
-    """QEMU arguments of the administrator's own (`<qemu:commandline>`), which libvirt does not understand."""
+    """QEMU arguments or properties of the administrator's own (`<qemu:commandline>`, `<qemu:override>`), which libvirt
+    does not understand."""
     videos: tuple[str, ...] = ()
     """Model of each `<video>`: virtio, qxl, vga, none, …"""
     tpm_model: str | None = None
@@ -290,7 +301,9 @@ class GuestDevices(GuestFact):
             graphics=graphics,
             serial_paths=tuple(dict.fromkeys(_serial_paths(root, guest.inactive))),
             user_net=any(node.get("type") == "user" for node in _devices(root, "interface")),
-            custom_arguments=root.find(f"{_QEMU}commandline/{_QEMU}arg") is not None,
+            custom_arguments=any(
+                root.find(path) is not None for path in (f"{_QEMU}commandline/{_QEMU}arg", f"{_QEMU}override/*")
+            ),
             videos=tuple(filter(None, (_get(node, "model", "type") for node in _devices(root, "video")))),
             tpm_model=None if tpm is None else tpm.get("model"),
             graphics_ports=tuple(

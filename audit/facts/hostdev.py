@@ -41,6 +41,11 @@ class Held(NamedTuple):
     """libvirt itself binds a PCI device to a VFIO driver."""
     pooled: bool
     """A virtual function that a libvirt network lent; the target's network lends another one."""
+    place: str | None = None
+    """Of a USB device: bus and number on its host, `1:4`."""
+    place_fixed: bool | None = False
+    """The USB device is configured with that place, and must be there on the target. None: it was attached to the
+    running guest only, and its configuration does not tell."""
 
     @property
     def name(self) -> str:
@@ -58,7 +63,7 @@ class GuestHeld(GuestFact):
 
     @classmethod
     def parse(cls, guest: GuestSource) -> Self:
-        """From `<hostdev>` and `<interface type='hostdev'>`; what a network lent stands in the configuration only."""
+        """From `<hostdev>` and `<interface type='hostdev'>`."""
         nodes = list(guest.xml.iterfind("devices/hostdev"))
         found = [
             Held(
@@ -71,16 +76,14 @@ class GuestHeld(GuestFact):
                 device.dropped_when_missing,
                 node.get("managed") == "yes",
                 False,
+                *(_usb_place(node, guest) if device.type == "usb" else (None, False)),
             )
             for node, device in zip(nodes, GuestDevices.parse(guest).hostdevs, strict=True)
         ]
-        lent = (
-            _lent(guest.inactive) if any(nic.type == "hostdev" for nic in GuestNics.parse(guest).nics) else frozenset()
-        )
         interfaces = list(guest.xml.iterfind("devices/interface"))
         for node, nic in zip(interfaces, GuestNics.parse(guest).nics, strict=True):
             if nic.type == "hostdev":
-                managed, pooled = node.get("managed") == "yes", nic.network is not None or nic.mac in lent
+                managed, pooled = node.get("managed") == "yes", nic.network is not None
                 unplugged = nic.teaming == "transient"
                 found.append(
                     Held("NIC", "pci", nic.pci_address, nic.driver, None, unplugged, False, managed or pooled, pooled)
@@ -98,12 +101,21 @@ def _scsi(node: etree._Element) -> str | None:
     return f"{adapter.get('name', '')} {':'.join(address.get(part, '0') for part in ('bus', 'target', 'unit'))}"
 
 
-def _lent(inactive: etree._Element | None) -> frozenset[str | None]:
-    """MAC addresses of the interfaces that are configured with a network."""
-    if inactive is None:
-        return frozenset()
-    nodes = inactive.iterfind("devices/interface[@type='network']")
-    return frozenset(mac.get("address") for node in nodes if (mac := node.find("mac")) is not None)
+def _usb_place(node: etree._Element, guest: GuestSource) -> tuple[str | None, bool | None]:
+    """Where a USB device is, and whether it is configured so: a running guest's XML tells the place of every one."""
+    kind, place = _usb(node)
+    if guest.inactive is None or guest.inactive is guest.xml:
+        return place, place is not None
+    configured = [other for other in map(_usb, guest.inactive.iterfind("devices/hostdev")) if other[0] == kind]
+    return place, (kind, place) in configured if configured else None
+
+
+def _usb(node: etree._Element) -> tuple[tuple[str | None, ...], str | None]:
+    """Vendor and product of a USB device, and its bus and number."""
+    ids = tuple(None if (at := node.find(f"source/{tag}")) is None else at.get("id") for tag in ("vendor", "product"))
+    at = node.find("source/address")
+    bus, number = (None, None) if at is None else (at.get("bus"), at.get("device"))
+    return ids, f"{int(bus, 0)}:{int(number, 0)}" if bus and number else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,12 +264,13 @@ USB = Question(
     """\
 xargs -0 sh -c '
 for wanted; do
-    number=0
+    places=
     for device in /sys/bus/usb/devices/*/idVendor; do
         [ -r "$device" ] || continue
-        [ "$(cat "$device"):$(cat "${device%Vendor}Product")" != "$wanted" ] || number=$((number + 1))
+        cd "${device%/idVendor}" || exit
+        [ "$(cat idVendor):$(cat idProduct)" != "$wanted" ] || places="$places $(cat busnum):$(cat devnum)"
     done
-    echo "$wanted $number"
+    echo "$wanted$places"
 done
 echo end' sh""",
     ask=_ask_usb,
@@ -268,17 +281,18 @@ echo end' sh""",
 
 @dataclass(frozen=True, slots=True)
 class UsbDevices(HostFact):
-    """How many USB devices the host has of each kind that guests of the cluster hold."""
+    """Where the host has USB devices of each kind that guests of the cluster hold."""
 
     probes: ClassVar[tuple[Probe, ...]] = (USB,)
-    counts: tuple[tuple[str, int], ...]
+    found: tuple[tuple[str, tuple[str, ...]], ...]
+    """vendor:product, and bus and number of each such device: 1:4."""
     unread: str = ""
 
-    def count(self, address: str) -> int:
-        """How many of that vendor:product there are. Raises `Unavailable`."""
+    def places(self, address: str) -> tuple[str, ...]:
+        """Where those of that vendor:product are. Raises `Unavailable`."""
         if self.unread:
             raise Unavailable(USB, self.unread)
-        known = dict(self.counts)
+        known = dict(self.found)
         wanted = plain_usb(address)
         if wanted not in known:
             raise Unavailable(USB, f"not asked about {visible(address, 20)}")
@@ -286,7 +300,7 @@ class UsbDevices(HostFact):
 
     @classmethod
     def parse(cls, said: Said) -> Self:
-        """A line a kind: `0951:1666 1`; `end` after the last one."""
+        """A line a kind, with the places of those that there are: `0951:1666 1:4 3:2`; `end` after the last one."""
         try:
             lines = said.lines(USB)
             _ended(USB, lines, said.evidence(USB).arguments)
@@ -295,11 +309,11 @@ class UsbDevices(HostFact):
             return cls((), why.reason)
 
 
-def _usb_line(line: str) -> tuple[str, int]:
-    name, _, number = line.partition(" ")
-    if not _USB_ID.fullmatch(name) or not re.fullmatch(r"[0-9]{1,4}", number):
+def _usb_line(line: str) -> tuple[str, tuple[str, ...]]:
+    name, *places = line.split()
+    if not _USB_ID.fullmatch(name) or not all(re.fullmatch(r"[0-9]{1,3}:[0-9]{1,3}", place) for place in places):
         raise Unavailable(USB, f"not understood: {visible(line, 80)}")
-    return name, int(number)
+    return name, tuple(places)
 
 
 MDEV = Probe(

@@ -19,21 +19,29 @@ exit 0""",
     hand="ls -l /sys/bus/pci/drivers/*vfio*/",
 )
 
-# Kernel drivers that implement VFIO's migration protocol (linux: drivers/vfio/pci; NVIDIA's own drives its vGPUs) ...
-_MIGRATE = frozenset(
-    {
-        *("mlx5_vfio_pci", "hisi_acc_vfio_pci", "pds_vfio_pci", "qat_vfio_pci", "virtio_vfio_pci", "xe_vfio_pci"),
-        "nvidia",
-    }
-)
+# Kernel drivers that implement VFIO's migration protocol (linux: drivers/vfio/pci; NVIDIA's own drives its vGPUs):
+# those whose devices log what they write to the guest's memory (vfio_device.log_ops) ...
+_LOG = frozenset({"mlx5_vfio_pci", "pds_vfio_pci", "nvidia"})
+# ... those whose devices leave that to the IOMMU ...
+_DO_NOT_LOG = frozenset({"hisi_acc_vfio_pci", "qat_vfio_pci", "virtio_vfio_pci", "xe_vfio_pci"})
 # ... and those that are known not to: QEMU finds no VFIO_DEVICE_FEATURE_MIGRATION.
 _STAY = frozenset({"vfio_pci", "nvgrace_gpu_vfio_pci", "ism_vfio_pci"})
 
 
 def migrates(driver: str) -> bool | None:
     """Whether that driver can hand a device's state to a migration; None: not known here."""
-    name = driver.replace("-", "_")
-    return True if name in _MIGRATE else False if name in _STAY else None
+    name = _module(driver)
+    return True if name in _LOG | _DO_NOT_LOG else False if name in _STAY else None
+
+
+def logs_writes(driver: str) -> bool:
+    """Whether that driver's devices log themselves what they write. QEMU does not migrate others of its own accord,
+    unless the IOMMU does it for them (9.1, with iommufd)."""
+    return _module(driver) in _LOG
+
+
+def _module(driver: str) -> str:
+    return driver.replace("-", "_")
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,7 @@ def pci(host: Host, _fleet: Fleet, records: Records) -> Answer:
 
 def usb(_host: Host, _fleet: Fleet, records: Records) -> Answer:
     """No USB device that a guest could hold."""
-    return Answer("".join(f"{name} 0\n" for (name,) in records) + "end\n")
+    return Answer("".join(f"{name}\n" for (name,) in records) + "end\n")
 
 
 def mdev(_host: Host) -> Answer:

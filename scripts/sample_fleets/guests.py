@@ -80,8 +80,8 @@ def block_jobs(host: Host, records: Records) -> Answer:
     lines = [stamp]
     for number, uuid, target in records:
         guest = next(guest for guest in host.guests if guest.uuid == uuid)
-        first = f"{_prefix(guest.disks[0])}a" == target
-        words = guest.block_job if guest.block_job and first else f"No current block job for {target}"
+        first = guest.block_job and f"{_prefix(guest.disks[0])}a" == target
+        words = guest.block_job if first else f"No current block job for {target}"
         lines += [f"{stamp} {number}", words, ""]
     return Answer("\n".join([*lines, f"{stamp} end", "", ""]))
 

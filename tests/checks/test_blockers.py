@@ -1,8 +1,12 @@
 """What QEMU does not migrate."""
 
-from audit.check import Blocks
-from audit.facts.blockers import GuestFormats
+import pytest
+
+from audit.check import Blocks, Unavailable
+from audit.facts.blockers import GuestFormats, GuestUnsaved
+from audit.facts.versions import Qemu, Version
 from checks import blockers as checks
+from tests.asked import found as asked
 
 PLAIN = GuestFormats((("vda", "qcow2"), ("vdb", "raw")), (), (), False)
 
@@ -26,3 +30,27 @@ def test_what_stays_on_the_host():
     for check in (checks.writable_folder, checks.persistent_reservations, checks.host_smartcard):
         assert found(check, PLAIN) == []
     assert checks.persistent_reservations.blocks is Blocks.NOTHING
+
+
+def test_devices_that_qemu_does_not_save():
+    def judge(name, *version):
+        devices = GuestUnsaved(((name, "words"),))
+        return [finding.because for finding in asked(checks.unsaved_devices, devices, Qemu(Version(*version)))]
+
+    assert judge("virgl", 10, 2) == ["virgl is not yet migratable"]
+    assert judge("usb-audio", 7, 2) == ["non-migratable device: usb-audio"]
+    assert judge("nvme", 10, 2) == ["non-migratable device: nvme"]
+    assert judge("amd-iommu", 10, 0)
+    for name, version in (("nvme", (11, 0)), ("amd-iommu", (10, 1)), ("vhost-user-gpu", (8, 2))):
+        with pytest.raises(Unavailable, match=f"whether QEMU .* migrates {name}"):
+            judge(name, *version)
+    assert not asked(checks.unsaved_devices, GuestUnsaved(()), Qemu(None))
+    with pytest.raises(Unavailable):
+        asked(checks.unsaved_devices, GuestUnsaved((("nvme", "words"),)), Qemu(None))
+    assert checks.unsaved_devices.blocks is Blocks.MIGRATION
+
+
+def test_enlightenments_passed_through():
+    assert found(checks.hyperv_passthrough, GuestUnsaved((), True)) == ["<hyperv mode='passthrough'/>"]
+    assert found(checks.hyperv_passthrough, GuestUnsaved(())) == []
+    assert checks.hyperv_passthrough.blocks is Blocks.MIGRATION

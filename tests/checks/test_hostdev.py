@@ -17,7 +17,7 @@ VGPU = PCI._replace(kind="mdev", address=UUID, model="vfio-pci")
 NO_CARDS = MellanoxDevices((), False, False)
 PLAIN = GuestDevices((), (), (), None, None, False, False, None, (), (), False, False)
 BEHIND = GuestDevices((), (), (), None, None, False, True, None, (), (), False, False)
-HERE = PciDevices(((ADDRESS, PciDevice("0x1da8:0x1002", "qat_vfio_pci", "58")),))
+HERE = PciDevices(((ADDRESS, PciDevice("0x1da8:0x1002", "pds_vfio_pci", "58")),))
 UNREAD = PciDevices((), "not collected")
 NO_MDEV = MediatedDevices((), (), None)
 

@@ -233,7 +233,7 @@ def test_firmware_and_emulator():
     [finding] = found(checks.emulator_present, MACHINE, WEB, bad)
     assert finding.because == "Cannot check QEMU binary /usr/libexec/qemu-kvm: No such file or directory"
     other = paths(**{"/fw/code.fd": replace(FILE, size=4096), "/vars/web.fd": FILE})
-    assert "Length mismatch" in found(checks.nvram_and_loader, MACHINE, good, other)[0].because
+    assert "Size mismatch" in found(checks.nvram_and_loader, MACHINE, good, other)[0].because
     assert not found(checks.nvram_and_loader, replace(MACHINE, loader_format="qcow2"), good, other)
     assert checks.emulator_present.offline
     with pytest.raises(Unavailable):

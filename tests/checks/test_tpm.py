@@ -25,9 +25,10 @@ def libvirt(*numbers):
     return Libvirt(Version(*numbers), Version(*numbers))
 
 
-def test_state_on_shared_storage_needs_a_swtpm_that_lets_go():
+@pytest.mark.parametrize("check", [checks.shared_state, checks.shared_state_taken])
+def test_state_on_shared_storage_needs_a_swtpm_that_lets_go(check):
     def findings(swtpm, mounts, declared=NOTHING):
-        return found(checks.shared_state, STATE, swtpm, libvirt(11, 3), mounts, declared)
+        return found(check, STATE, swtpm, libvirt(11, 3), mounts, declared)
 
     assert findings(OLD, SHARED)[0].actual == "0.7.3, state on nfs4 at /var/lib/libvirt/swtpm"
     assert findings(OLD, LOCAL, ALL)
@@ -38,7 +39,7 @@ def test_state_on_shared_storage_needs_a_swtpm_that_lets_go():
             findings(swtpm, mounts, declared)
     for state, version, mounts in ((NONE, (11, 3), SHARED), (STATE, (8, 9), SHARED), (STATE, (11, 3), LOCAL)):
         with pytest.raises(NotApplicable):
-            found(checks.shared_state, state, OLD, libvirt(*version), mounts, NOTHING)
+            found(check, state, OLD, libvirt(*version), mounts, NOTHING)
 
 
 def test_an_old_libvirt_takes_shared_state_for_its_own():

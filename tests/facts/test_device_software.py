@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from audit.evidence import Evidence, HostEvidence
 from audit.facts.base import Said, Unavailable
-from audit.facts.blockers import GuestFormats, GuestSpice
+from audit.facts.blockers import GuestFormats, GuestSpice, GuestUnsaved
 from audit.facts.firmware import ROMS, GuestFirmware, OptionRoms
 from audit.facts.guest_devices import GuestFiles
 from audit.facts.taken import GuestNumbers, HostCids
@@ -160,6 +160,35 @@ def test_formats(guest_source):
     found = GuestFormats.parse(guest_source(DOMAIN.format("", inner)))
     assert found.formats == (("vda", "qcow2"), ("vda", "vmdk"), ("fda", "fat"), ("vdb", "fat"), ("sda", "raw"))
     assert (found.writable_folders, found.reservations, found.smartcard_host) == (("fda",), ("sda",), True)
+
+
+def test_devices_that_some_qemu_does_not_save(guest_source):
+    def told(inner):
+        return [name for name, _ in GuestUnsaved.parse(guest_source(DOMAIN.format("", inner))).devices]
+
+    assert told(
+        "<video><model type='virtio'><acceleration accel3d='yes'/></model></video><crypto model='virtio' type='qemu'/>"
+        "<disk><target dev='nvme0n1' bus='nvme'/></disk><controller type='nvme' index='0'/><sound model='usb'/>"
+        "<sound model='virtio'/><interface type='user'><model type='usb-net'/></interface><iommu model='amd'/>"
+        "<serial type='pty'><target type='usb-serial' port='0'/></serial><filesystem><driver type='mtp'/></filesystem>"
+        "<input type='passthrough' bus='virtio'><source evdev='/dev/input/event1'/></input>"
+    ) == [
+        *("virgl", "nvme", "nvme", "usb-audio", "virtio-sound", "usb-net", "usb-serial", "usb-mtp", "virtio-crypto"),
+        *("virtio-input-host", "amd-iommu"),
+    ]
+    assert told("<video><driver name='vhostuser'/><model type='virtio'/></video>") == ["vhost-user-gpu"]
+    ordinary = (
+        "<video><model type='virtio'><acceleration accel3d='no'/></model></video><sound model='ich9'/>"
+        "<disk><target dev='vda' bus='virtio'/></disk><interface type='bridge'><model type='virtio'/></interface>"
+        "<filesystem><driver type='virtiofs'/></filesystem><input type='evdev'/><iommu model='intel'/>"
+        "<serial type='pty'><target type='isa-serial' port='0'/></serial><controller type='usb' model='qemu-xhci'/>"
+    )
+    assert told(ordinary) == []
+    for mode, passed in (("passthrough", True), ("custom", False)):
+        head = f"<features><hyperv mode='{mode}'/></features>"
+        assert GuestUnsaved.parse(guest_source(DOMAIN.format(head, ""))).hyperv_passthrough is passed
+    with pytest.raises(Unavailable):
+        GuestUnsaved.parse(guest_source("<domain id='1'><name>g</name></domain>"))
 
 
 def test_what_speaks_spice(guest_source):

@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 
 from audit.evidence import Evidence, HostEvidence
 from audit.facts.base import Facts, Said, Unavailable
+from audit.facts.guest_devices import GuestNics
 from audit.facts.hostdev import MDEV, PCI, USB, GuestHeld, HeldPci, MediatedDevices, PciDevice, PciDevices, UsbDevices
-from audit.facts.vfio import migrates
+from audit.facts.vfio import logs_writes, migrates
 
 DOMAIN = "<domain id='1'><name>g</name><devices>{}</devices></domain>"
 GPU = (
@@ -56,6 +57,9 @@ def test_nics(guest_source):
     network = "<interface type='network'><mac address='52:54:00:0:0:1'/><source network='vfs'/></interface>"
     [lent] = held(guest_source, VF.format("", ""), network)
     assert (lent.pooled, lent.managed) == (True, True)
+    # what moves is the configuration: the target must have that network, and lends a VF of its own
+    lending = guest_source(DOMAIN.format(VF.format("", "")), inactive=DOMAIN.format(network))
+    assert [nic.network for nic in GuestNics.parse(lending).nics] == ["vfs"]
     assert held(guest_source, "<interface type='bridge'><source bridge='br0'/></interface>") == ()
 
 
@@ -82,15 +86,31 @@ def test_pci(said):
 
 
 def test_usb(said):
-    answer = Evidence(USB.name, status=0, stdout=b"0951:1666 1\n1d6b:0002 4\nend\n", arguments=(("0951:1666",),))
+    answer = Evidence(USB.name, status=0, stdout=b"0951:1666\n1d6b:0002 1:1 2:1\nend\n", arguments=(("0951:1666",),))
     devices = UsbDevices.parse(said({USB.name: answer}))
-    assert (devices.count("0x0951:0x1666"), devices.count("1d6b:0002")) == (1, 4)
+    assert (devices.places("0x0951:0x1666"), devices.places("1d6b:0002")) == ((), ("1:1", "2:1"))
     with pytest.raises(Unavailable, match="not asked"):
-        devices.count("ffff:ffff")
+        devices.places("ffff:ffff")
     with pytest.raises(Unavailable):
-        UsbDevices.parse(said({})).count("0951:1666")
+        UsbDevices.parse(said({})).places("0951:1666")
     with pytest.raises(Unavailable, match="not understood"):
-        UsbDevices.parse(said({USB.name: "0951:1666 many\nend\n"})).count("0951:1666")
+        UsbDevices.parse(said({USB.name: "0951:1666 many\nend\n"})).places("0951:1666")
+
+
+def test_where_a_usb_device_is_configured_to_be(guest_source):
+    """A running guest's XML tells the place of every one; only the configuration tells whether it was asked for."""
+    live = STICK.format("").replace("</source>", "<address bus='1' device='4'/></source>")
+
+    def told(inner, inactive):
+        [device] = held(guest_source, inner, inactive)
+        return device.place, device.place_fixed
+
+    assert told(live, STICK.format("")) == ("1:4", False)
+    assert told(live, live) == ("1:4", True)
+    assert told(live, "") == ("1:4", None)  # attached to the running guest only
+    assert told(live, live.replace("0x0951", "0x0952")) == ("1:4", None)
+    by_place = "<hostdev mode='subsystem' type='usb'><source><address bus='1' device='4'/></source></hostdev>"
+    assert told(by_place, by_place) == ("1:4", True)
 
 
 def test_mdev(said):
@@ -124,6 +144,12 @@ def test_what_is_asked(guest_source):
 
 
 def test_which_drivers_hand_over_a_state():
+    assert [logs_writes(driver) for driver in ("mlx5_vfio_pci", "pds-vfio-pci", "qat_vfio_pci", "xe-vfio-pci")] == [
+        True,
+        True,
+        False,
+        False,
+    ]
     assert all(migrates(driver) for driver in ("mlx5_vfio_pci", "hisi_acc_vfio_pci", "xe-vfio-pci", "nvidia"))
     assert [migrates(driver) for driver in ("vfio-pci", "nvgrace_gpu_vfio_pci", "acme_vfio_pci")] == [
         False,
