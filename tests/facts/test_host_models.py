@@ -248,6 +248,11 @@ def test_no_parser_raises_anything_else(text):
         hash(HostModels.parse(Said(HostEvidence("h", outputs))))
 
 
+def test_records_of_another_version_were_not_asked(said):
+    models = HostModels.parse(said({**hosts_answers(), **asked((), ("kvm", "x86_64"), out="")}))
+    assert models.unanswered == ()
+
+
 # --- real outputs
 
 

@@ -134,8 +134,13 @@ class TestPeerAddresses:
 
     @pytest.mark.parametrize("text", ["192.0.2.1 eth0 x", "= x", "= 0\nx y z\n", "= 0\n= 0\n", "= 0\n192.0.2.1\n"])
     def test_refused(self, text):
-        with pytest.raises((Unavailable, ValueError, LookupError, TypeError)):
+        with pytest.raises((Unavailable, ValueError, LookupError)):
             PeerAddresses.parse(answered(text, "a"))
+
+    def test_records_of_another_shape_are_another_version_s(self):
+        output = Evidence(PEERS.name, status=0, stdout=b"= 2\n", arguments=(("a", "b"),))
+        with pytest.raises(Unavailable, match="another version"):
+            PeerAddresses.parse(Said(HostEvidence("kvm01", {PEERS.name: output})))
 
     @given(st.text(alphabet="=0129. \nabc:-", max_size=60))
     def test_any_text(self, text):

@@ -161,6 +161,11 @@ def test_a_rule_of_more_statements_than_the_kernel_takes_is_refused():
         ruleset((dport(22),) * 129)
 
 
+def test_a_rule_of_absurd_length_is_refused():
+    with pytest.raises(ValueError, match="characters"):
+        from_iptables(f"*filter\n:INPUT DROP [0:0]\n-A INPUT -m comment --comment {'x' * 20_000}\nCOMMIT\n", 4)
+
+
 def test_many_jumps_to_the_same_chains_stay_quick():
     chains = [(f"c{n}", [({"jump": {"target": f"c{n + 1}"}},)] * 2) for n in range(50)] + [("c50", [])]
     assert answer(ruleset(({"jump": {"target": "c0"}},), chains=chains), v4(1)) == "closed"

@@ -71,6 +71,11 @@ def test_no_system_named_is_no_fact(said, text):
         OsRelease.parse(said({OS_RELEASE.name: text}))
 
 
+def test_a_value_of_absurd_length_is_refused(said):
+    with pytest.raises(Unavailable, match="5000 characters"):
+        OsRelease.parse(said({OS_RELEASE.name: f"ID={'x' * 5000}\n"}))
+
+
 def test_kernel(said):
     kernel = Kernel.parse(said({KERNEL.name: "6.1.0-18-amd64 x86_64\n"}))
     assert (kernel.release, kernel.arch, kernel.version) == ("6.1.0-18-amd64", "x86_64", (6, 1))
