@@ -354,6 +354,8 @@ def _of(peers: Sequence[tuple[str, tuple[T, ...]]], peer: str, probe: Question) 
 def announcement(clusters: Sequence[int]) -> str:
     """What the option is about to do, for whoever gave it; `clusters`: how many hosts each has."""
     pairs = sum(size * (size - 1) for size in clusters)
+    if not pairs:
+        return f"{OPTION}: no cluster has two hosts, so there is nothing to try."
     return (
         f"{OPTION}: {sum(clusters)} hosts try each other, within their cluster only, {pairs} ways. On each: at most "
         f"{ADDRESSES} addresses, with TCP connections to the listening ports of SSH and libvirt, to the highest port "

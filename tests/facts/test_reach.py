@@ -325,6 +325,7 @@ class TestSshTrust:
 
 
 def test_announcement():
+    assert announcement([1, 1]).endswith("nothing to try.")
     told = announcement([3, 2])
     assert "5 hosts" in told
     assert "8 ways" in told
