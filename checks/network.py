@@ -4,11 +4,25 @@ import ipaddress
 import shlex
 from collections.abc import Iterator
 
-from audit.check import Blocks, Finding, NotApplicable, Policy, Severity, Source, Stage, Target, Unavailable, check
+from audit.check import (
+    Blocks,
+    Cluster,
+    Finding,
+    NotApplicable,
+    Policy,
+    Severity,
+    Source,
+    Stage,
+    Target,
+    Told,
+    Unavailable,
+    check,
+)
 from audit.facts.guest import GuestMemory
 from audit.facts.guest_devices import GuestNics, Nic
-from audit.facts.layer2 import GuestVlans, Segments, Stations, contradiction, proof
+from audit.facts.layer2 import STATIONS, GuestVlans, Segment, Segments, contradiction, groups, proof
 from audit.facts.network import LibvirtNetwork, LibvirtNetworks, Links, Subnets, WayOut
+from checks._words import few
 
 _SWITCH = "Check the switch ports: the same networks, untagged and tagged, on both hosts"
 _OWN_NETWORK = {None: "isolated", "none": "isolated", "nat": "NAT", "route": "routed", "open": "routed"}
@@ -180,8 +194,6 @@ def same_network(
     here: Source[Segments],
     their_networks: Target[LibvirtNetworks],
     there: Target[Segments],
-    ours: Source[Stations],
-    theirs: Target[Stations],
 ) -> Iterator[Finding]:
     """Nothing speaks against the guest's bridges leading to the same networks on the target as here.
 
@@ -193,7 +205,7 @@ def same_network(
         segment = here.find(our_name) if our_name else None
         other = there.find(their_name) if their_name else None
         against = contradiction(segment, other) if segment and other else None
-        if segment is None or other is None or against is None or proof(segment, other, ours, theirs):
+        if segment is None or other is None or against is None or proof(segment, other):
             continue
         yield Finding(
             expected=f"{other.device} on the target to lead where {segment.device} leads here ({against.here})",
@@ -209,40 +221,33 @@ def same_network(
     remedy="ping a guest of one host from a guest of the other on that bridge, and collect again",
     covers=("12.6/bridge",),
 )
-def same_network_proved(
-    here: Source[Links],
-    our_segments: Source[Segments],
-    ours: Source[Stations],
-    there: Target[Links],
-    their_segments: Target[Segments],
-    theirs: Target[Stations],
-) -> Iterator[Finding]:
+def same_network_proved(hosts: Cluster[Segments]) -> Told:
     """Bridges of the same name that guests use are proved to be on one network.
 
-    By a neighbour that both hosts see with the same hardware address, or by a guest of one host that the other hears.
+    By a neighbour that two hosts see with the same hardware address, or by a guest of one host that the other hears.
     What is not proved is not wrong: hosts without an address on a bridge, or quiet guests, leave no trace.
     """
-    used = {link.master for link in (*here.links, *there.links) if link.kind == "tun"}
-    names = sorted(here.bridges & there.bridges & used)
-    if not names:
-        raise NotApplicable("no guest is on a bridge that both hosts have")
-    pairs = [(name, our_segments.find(name), their_segments.find(name)) for name in names]
-    found = {name: proof(one, other, ours, theirs) if one and other else "" for name, one, other in pairs}
-    if open_ones := [name for name in names if not found[name]]:
-        for unread in (ours.unread, theirs.unread):
-            if unread:
-                raise Unavailable(Stations.probes[0], unread)
-        proved = "; ".join(f"{name} is proved by {found[name]}" for name in names if found[name])
-        against = {name: contradiction(one, other) for name, one, other in pairs if one and other}
-        yield Finding(
-            expected="each bridge of the same name proved to be on one network",
-            actual="; ".join(
-                f"{name}: {f'{why.here} here, {why.there} on the target' if why else 'not contradicted, not proved'}"
-                for name in open_ones
-                for why in [against.get(name)]
-            ),
-            because=proved,
-        )
+    bridges: dict[str, dict[str, Segment]] = {}
+    for host in hosts:
+        for segment in host.fact.segments:
+            if segment.bridge:
+                bridges.setdefault(segment.device, {})[host.host] = segment
+    asked = {name: of for name, of in bridges.items() if len(of) > 1 and any(one.used for one in of.values())}
+    if not asked:
+        raise NotApplicable("no guest is on a bridge that several hosts have")
+    unread = {host.host: host.fact.stations_unread for host in hosts if host.fact.stations_unread}
+    for name, of in sorted(asked.items()):
+        parts = groups(of)
+        if len(parts) > 1 and unread.keys() & of.keys():
+            yield Unavailable(STATIONS, next(why for host, why in unread.items() if host in of))
+        elif len(parts) > 1:
+            told = [f"one network of {few(part)}" for part in parts if len(part) > 1]
+            alone = [part[0] for part in parts if len(part) == 1]
+            yield Finding(
+                expected=f"{name} proved to be one network on the {len(of)} hosts that have it",
+                actual="; ".join([*told, f"no proof about {few(alone)}"] if alone else told),
+                hosts=frozenset(of),
+            )
 
 
 @check(

@@ -1,6 +1,6 @@
 """NFS: locking, exports, and whether two hosts mean the same server."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 from audit.check import (
     At,
@@ -19,6 +19,7 @@ from audit.facts.nfs import NfsClient, NfsUse
 from audit.facts.paths import Paths
 from audit.facts.pools import Pools, disk_path
 from audit.facts.storage import Mount, Mounts, Nfs, Place, same_file
+from checks._words import few
 
 
 @check(
@@ -260,13 +261,9 @@ def third_host(hosts: Cluster[NfsUse]) -> Iterator[Finding]:
             yield Finding(
                 expected=f"{path} on {client.host} from a host that is neither source nor target",
                 actual=f"from {server.host}:{mount.export}",
-                because=f"Without {server.host} there are no disks for {_few(guests)}.",
+                because=f"Without {server.host} there are no disks for {few(guests)}.",
                 hosts=frozenset({server.host, client.host}),
             )
-
-
-def _few(names: Sequence[str], most: int = 5) -> str:
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 @check(
