@@ -42,15 +42,16 @@ def sources_present(nics: GuestNics, links: Target[Links], networks: Target[Libv
     The guest's configuration names them; the target takes them by that name.
     """
     for nic in dict.fromkeys(nics.nics):
+        switched = nic.virtualport == "openvswitch"
         if nic.network is not None:
-            yield from _network(nic.network, networks.find(nic.network), links)
+            yield from _network(nic.network, networks.find(nic.network), links, switched=switched)
         elif nic.type == "bridge" and nic.source:
-            yield from _device(nic.source, links, is_bridge=True, switched=nic.virtualport == "openvswitch")
+            yield from _device(nic.source, links, is_bridge=True, switched=switched)
         elif nic.type == "direct" and nic.source:
             yield from _device(nic.source, links, is_bridge=False, switched=False)
 
 
-def _network(name: str, network: LibvirtNetwork | None, links: Links) -> Iterator[Finding]:
+def _network(name: str, network: LibvirtNetwork | None, links: Links, *, switched: bool) -> Iterator[Finding]:
     if network is None:
         yield Finding(
             expected=f"a libvirt network {name} on the target",
@@ -66,7 +67,9 @@ def _network(name: str, network: LibvirtNetwork | None, links: Links) -> Iterato
             remedy=f"On the target: virsh net-start {shlex.quote(name)}; virsh net-autostart {shlex.quote(name)}",
         )
     elif network.bridge:
-        yield from _device(network.bridge, links, is_bridge=True, switched=False)
+        yield from _device(network.bridge, links, is_bridge=True, switched=switched)
+    elif network.devices and not any(links.find(device) for device in network.devices):
+        yield from _device(network.devices[0], links, is_bridge=False, switched=False)
 
 
 def _device(name: str, links: Links, *, is_bridge: bool, switched: bool) -> Iterator[Finding]:
@@ -87,6 +90,30 @@ def _device(name: str, links: Links, *, is_bridge: bool, switched: bool) -> Iter
             because="the guest would arrive and be cut off",
             remedy=f"On the target: ip link set {shlex.quote(name)} up",
         )
+
+
+@check(
+    severity=Severity.HIGH,
+    stage=Stage.START,
+    reference="libvirt formatnetwork: portgroup",
+    remedy="virsh net-edit NETWORK on the target: the same <portgroup> as here",
+    covers=("12.6/bridge",),
+)
+def portgroups_present(
+    nics: GuestNics, our_networks: Source[LibvirtNetworks], networks: Target[LibvirtNetworks]
+) -> Iterator[Finding]:
+    """The target's libvirt networks have the port groups that the guest's NICs are in.
+
+    A port group gives its VLAN, its bandwidth and its port profile. libvirt does not complain where one is missing:
+    the guest arrives without them, in whatever network the bridge carries untagged.
+    """
+    asked = {(nic.network, nic.portgroup) for nic in nics.nics if nic.network is not None and nic.portgroup is not None}
+    if not asked:
+        raise NotApplicable("no NIC is in a port group")
+    for name, group in sorted(asked):
+        ours, theirs = our_networks.find(name), networks.find(name)
+        if theirs and group not in theirs.portgroups and (ours is None or group in ours.portgroups):
+            yield Finding(f"port group {group} in {name} on the target", ", ".join(sorted(theirs.portgroups)) or "none")
 
 
 def _bridge(nic: Nic, networks: LibvirtNetworks) -> str | None:
@@ -138,7 +165,8 @@ def common_bridge(
 ) -> Iterator[Finding]:
     """The two hosts have a bridge or an active libvirt network of the same name.
 
-    A guest finds its network on the target by that name only.
+    A guest finds its network on the target by that name only. Networks that end at the host (NAT, routed, isolated)
+    do not count: both hosts have one called default, and neither leads to the other's.
     """
     ours, theirs = _active(our_networks), _active(their_networks)
     if here.bridges & there.bridges or ours & theirs:
@@ -151,7 +179,9 @@ def common_bridge(
 
 
 def _active(networks: LibvirtNetworks) -> frozenset[str]:
-    return frozenset(network.name for network in networks.networks if network.active)
+    return frozenset(
+        network.name for network in networks.networks if network.active and network.forward not in _OWN_NETWORK
+    )
 
 
 @check(
