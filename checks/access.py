@@ -52,22 +52,22 @@ def selinux_nfs(
     needs = list(_booleans(disks, pools, there, mounts))
     if needs and not selinux.enforcing:
         raise NotApplicable("SELinux is not enforcing on the target")
-    if needs and (labels.unconfined or "selinux" not in drivers.models):
-        raise NotApplicable("libvirt does not confine the guest by SELinux on the target")
     wanted: dict[str, str] = {}
     for need in needs:
         if isinstance(need, Unavailable):
             yield need
         else:
             wanted.setdefault(*need)
-    for boolean, path in wanted.items():
-        if not selinux.allows(boolean):
-            yield Finding(
-                expected=f"{boolean} on",
-                actual="off",
-                because=f"QEMU may not open {path}",
-                remedy=f"On the target: setsebool -P {boolean} on",
-            )
+    off = {boolean: path for boolean, path in wanted.items() if not selinux.allows(boolean)}
+    if off and (labels.unconfined or "selinux" not in drivers.models):
+        raise NotApplicable("libvirt does not confine the guest by SELinux on the target")
+    for boolean, path in off.items():
+        yield Finding(
+            expected=f"{boolean} on",
+            actual="off",
+            because=f"QEMU may not open {path}",
+            remedy=f"On the target: setsebool -P {boolean} on",
+        )
 
 
 def _booleans(disks: GuestDisks, pools: Pools, there: Paths, mounts: Mounts) -> Iterator[tuple[str, str] | Unavailable]:

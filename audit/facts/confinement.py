@@ -34,7 +34,7 @@ class GuestLabels(GuestFact):
     models: frozenset[str]
     """Of labels that migrate: selinux, apparmor. Plain ownership (dac) is every host's own."""
     unconfined: bool = False
-    """It asks not to be confined by any driver, or by SELinux."""
+    """It asks to be confined by no driver, or not by SELinux."""
 
     @classmethod
     def parse(cls, guest: GuestSource) -> Self:
@@ -42,5 +42,6 @@ class GuestLabels(GuestFact):
         labels = [(node.get("model"), node.get("type")) for node in guest.xml.iterfind("seclabel")]
         return cls(
             frozenset(model for model, _ in labels if model and model not in {"dac", "none"}),
-            any(kind == "none" and model in {None, "none", "selinux"} for model, kind in labels),
+            any(kind == "none" and model in {None, "none", "selinux"} for model, kind in labels)
+            and not any(model == "selinux" and kind != "none" for model, kind in labels),
         )

@@ -65,6 +65,10 @@ def test_migration_address():
     for everywhere in (None, "0.0.0.0", "::"):
         with pytest.raises(NotApplicable):
             list(run(own(), QemuConf(migration_address=everywhere), peers))
+    six = PeerAddresses((("kvm02", (Route("2001:db8::12", "eth0", None),)),))
+    assert list(run(own(), QemuConf(migration_address="2001:0db8:0::12"), six)) == [], "one address, written otherwise"
+    with pytest.raises(Unavailable):
+        list(run(own(), QemuConf(migration_address="kvm02-mig"), peers))
 
 
 def test_unique():
