@@ -180,7 +180,7 @@ def images_open(
             expected=f"{path} open to {user.user.name} ({user.user.uid}:{user.user.gid})",
             actual=f"{file.mode:04o} {file.uid}:{file.gid}",
             because=_ownership(conf),
-            remedy=_opened(path, user.user, own),
+            remedy=_remedy(path, user.user, own),
         )
     if unknown:
         raise unknown
@@ -193,14 +193,17 @@ def _may(state: PathState, user: User, *, write: bool) -> bool:
     return file.mode >> shift & wanted == wanted
 
 
-def _opened(path: str, user: User, here: HypervisorUser) -> str:
+def _remedy(path: str, user: User, here: HypervisorUser) -> str:
     """A running guest's image must never be given to anybody but the user that its own host's QEMU runs as."""
     try:
         own = here.user
     except Unavailable:
         return "Give the hypervisor's account the same uid on both hosts"
     if own.uid not in {0, user.uid}:
-        return f"Give {user.name} on the target the uid that {own.name} has here ({own.uid})"
+        return (
+            f"Give {user.name} on the target the uid that {own.name} has here ({own.uid}); not chown while the guest "
+            "runs here: its QEMU would lose the image"
+        )
     return f"chown {user.uid}:{user.gid} {shlex.quote(path)}; or export it with no_root_squash"
 
 

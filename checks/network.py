@@ -323,21 +323,37 @@ def not_on_own_network(
     covers=("12.6/bridge", "failure 35"),
 )
 def vlans_carried(
-    nics: GuestNics, vlans: GuestVlans, networks: Target[LibvirtNetworks], there: Target[Segments]
+    nics: GuestNics,
+    vlans: GuestVlans,
+    our_networks: Source[LibvirtNetworks],
+    here: Source[Segments],
+    networks: Target[LibvirtNetworks],
+    there: Target[Segments],
 ) -> Iterator[Finding]:
     """The target's bridges let the VLANs that the guest's NICs are configured with out of the host.
 
-    A bridge with VLAN filtering carries only those that its ports list. Whether the switch carries them cannot be
-    seen from the host, and neither can what an Open vSwitch does.
+    A bridge with VLAN filtering carries only those that its ports list; one without lets the guest into whatever it
+    leads to. Whether the switch carries them cannot be seen from the host, and neither can what an Open vSwitch does.
     """
     if not any(vlans.tags):
         raise NotApplicable("no NIC has a VLAN of its own")
-    for nic, tags in dict.fromkeys(zip(nics.nics, vlans.tags, strict=True)):
-        name = _bridge(nic, networks)
-        segment = there.find(name) if name and tags and nic.virtualport is None else None
-        if segment is None or not segment.filtering:
+    tagged = [(nic, tags) for nic, tags in zip(nics.nics, vlans.tags, strict=True) if tags and nic.virtualport is None]
+    if not tagged:
+        raise NotApplicable("its VLANs are an Open vSwitch's, which is not looked into")
+    for nic, tags in dict.fromkeys(tagged):
+        name, our_name = _bridge(nic, networks), _bridge(nic, our_networks)
+        segment, own = (there.find(name) if name else None), (here.find(our_name) if our_name else None)
+        if segment is None:
             continue
-        if lacking := tags - there.carried(segment):
+        if not segment.filtering:
+            if own and own.filtering:
+                yield Finding(
+                    expected=f"{name} on the target to keep VLANs apart, as {own.device} does here",
+                    actual="VLAN filtering is off",
+                    remedy="Set the target's bridge up as here, in its network configuration (compare: bridge vlan show); "
+                    "not while other guests are on it",
+                )
+        elif lacking := tags - there.carried(segment):
             yield Finding(
                 expected=f"{name} on the target to carry VLAN {', '.join(map(str, sorted(lacking)))}",
                 actual="no port to the outside lists it",

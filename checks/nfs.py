@@ -37,14 +37,14 @@ def locking(mounts: Mounts) -> Iterator[Finding]:
     The procedure asks for it, because libvirt's lock managers are not supported on NFS. QEMU's image locks
     are let go by the source and taken by the target, so migration works with them; NFS 4 cannot be without locks.
     """
-    for mount in mounts.mounts:
-        nfs = mount.nfs
-        if nfs and nfs.locks != "local":
-            yield Finding(
-                expected="an NFS mount without file locking",
-                actual=f"{mount.path}: NFS {nfs.version or 'of unknown version'}, "
-                + ("locks kept by the server" if nfs.locks == "server" else "locking unknown"),
-            )
+    kept = [(mount.path, mount.nfs) for mount in mounts.mounts if mount.nfs and mount.nfs.locks != "local"]
+    if kept:
+        told = [
+            f"{path}: NFS {nfs.version or 'of unknown version'}, "
+            + ("locks kept by the server" if nfs.locks == "server" else "locking unknown")
+            for path, nfs in kept
+        ]
+        yield Finding(expected="NFS mounts without file locking", actual=few(told))
 
 
 @check(

@@ -212,15 +212,19 @@ def test_networks_of_the_hosts_own():
 
 
 def test_vlans_of_the_guest():
-    def judged(target, tags=(10,), nics=BRIDGED):
-        return found(checks.vlans_carried, nics, GuestVlans((frozenset(tags),)), NONE, target)
+    def judged(target, tags=(10,), nics=BRIDGED, source=None):
+        here = source or segments(segment("br-prod"))
+        return found(checks.vlans_carried, nics, GuestVlans((frozenset(tags),)), NONE, here, NONE, target)
 
     [finding] = judged(segments(segment("br-prod", carried=[1, 20])))
     assert finding.expected == "br-prod on the target to carry VLAN 10"
     assert not judged(segments(segment("br-prod", carried=[1, 10])))
-    assert not judged(segments(segment("br-prod"))), "a bridge that does not filter"
+    assert not judged(segments(segment("br-prod"))), "neither bridge filters"
+    [finding] = judged(segments(segment("br-prod")), source=segments(segment("br-prod", carried=[10])))
+    assert finding.actual == "VLAN filtering is off"
     switched = GuestNics((nic(source="br-prod", virtualport="openvswitch"),))
-    assert not judged(segments(segment("br-prod", carried=[1])), nics=switched)
+    with pytest.raises(NotApplicable, match="Open vSwitch"):
+        judged(segments(segment("br-prod", carried=[1])), nics=switched)
     with pytest.raises(Unavailable):
         judged(segments(segment("br-prod", carried=[1]), unread="bridge: not found"))
     with pytest.raises(NotApplicable):

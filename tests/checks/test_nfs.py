@@ -31,7 +31,11 @@ SHARED = Mounts((nfs(),))
 
 def test_nfs():
     local = Mount("/srv", "0:45", "/", "nfs", "nas:/vm", False, frozenset({"vers=3", "nolock", "local_lock=all"}))
-    assert found(checks.locking, SHARED)
+    [finding] = found(checks.locking, SHARED)
+    assert finding.actual == "/srv: NFS 4.2, locks kept by the server"
+    homes = Mounts(tuple(nfs(path=f"/home/{n}") for n in range(7)))
+    [finding] = found(checks.locking, homes)
+    assert finding.actual.endswith(" and 2 more"), "one note a host, however many mounts"
     assert not found(checks.locking, Mounts((local, LOCAL_MOUNT)))
     assert found(checks.locking_same, SHARED, Mounts((local,)))
     assert not found(checks.locking_same, SHARED, SHARED)
