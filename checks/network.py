@@ -350,7 +350,7 @@ def vlans_carried(
                 yield Finding(
                     expected=f"{name} on the target to keep VLANs apart, as {own.device} does here",
                     actual="VLAN filtering is off",
-                    remedy="Set the target's bridge up as here, in its network configuration (compare: bridge vlan show); "
+                    remedy="Set the target's bridge up as here, in its network configuration (bridge vlan show); "
                     "not while other guests are on it",
                 )
         elif lacking := tags - there.carried(segment):
