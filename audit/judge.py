@@ -6,9 +6,9 @@ identity of the facts it was made from: a fleet costs as much as it has distinct
 
 import importlib
 import pkgutil
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import entry_points
 from types import ModuleType
 from typing import Any, Literal, NamedTuple, NoReturn
@@ -56,6 +56,8 @@ class Judged:
     """Of a skip, an unknown or an error; of a fail, why it could not look at everything."""
     probe: Probe | None = None
     """Of an unknown, or such a fail: the one that would supply what is missing."""
+    unseen: tuple[tuple[str, str], ...] = ()
+    """Of a cluster check: each host that it could not see, and why."""
 
 
 PASS = Judged("pass")
@@ -84,8 +86,8 @@ class Judgements:
     """Of one cluster: what is not a pass, by subject, and how often each check came to which status."""
 
     outcomes: dict[Subject, list[Outcome]] = field(default_factory=dict)
-    counts: dict[str, Counter[str]] = field(default_factory=dict)
-    skipped: dict[str, Counter[str]] = field(default_factory=dict)
+    counts: dict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
+    skipped: dict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
 
     def of(self, subject: Subject) -> list[Outcome]:
         """The outcomes about that very subject."""
@@ -93,9 +95,9 @@ class Judgements:
 
     def add(self, check: Check, subject: Subject, judged: Judged) -> None:
         """Count it, and keep it unless it is a pass or a skip."""
-        self.counts.setdefault(check.id, Counter())[judged.status] += 1
+        self.counts[check.id][judged.status] += 1
         if judged.status == "skip":
-            self.skipped.setdefault(check.id, Counter())[judged.reason] += 1
+            self.skipped[check.id][judged.reason] += 1
         elif judged.status != "pass":
             self.outcomes.setdefault(subject, []).append(Outcome(check, subject, judged))
 
@@ -128,6 +130,7 @@ class Judge:
         self._policy = policy
         self._memo: dict[tuple[Any, ...], Judged] = {}
         self._missing: dict[int, Missing] = {}
+        self._arguments: dict[tuple[type[Any], Any], Any] = {}
 
     def cluster(self, name: str, hosts: Sequence[str]) -> Judgements:
         """Every check over every subject of the cluster's reached hosts, guests, ordered pairs and placements."""
@@ -159,32 +162,40 @@ class Judge:
         return self._ask(check, [self._argument(parameter, subject) for parameter in check.parameters])
 
     def _argument(self, parameter: Parameter, subject: Subject) -> Any:
-        if parameter.kind is Policy:
+        role, kind = parameter
+        if kind is Policy:
             return self._policy
-        fact: Any
-        if issubclass(parameter.kind, GuestFact):
-            assert subject.guest is not None, "a guest fact makes a guest scope"
-            fact = self._facts.of_guest(subject.guest, parameter.kind)
-        else:
-            host = subject.target if parameter.role is Role.TARGET and subject.target else subject.host
-            assert host is not None, "every scope but the cluster's has a host"
-            fact = self._facts.of(host, parameter.kind)
+        about: Any = subject.target if role is Role.TARGET and subject.target else subject.host
+        if issubclass(kind, GuestFact):
+            about = subject.guest
+        try:
+            return self._arguments[kind, about]
+        except KeyError:
+            assert about is not None, "every scope but the cluster's has a host, and a guest fact makes a guest scope"
+            return self._arguments.setdefault((kind, about), self._fact(kind, about))
+
+    def _fact(self, kind: type[Any], about: Any) -> Any:
+        fact = self._facts.of_guest(about, kind) if issubclass(kind, GuestFact) else self._facts.of(about, kind)
         return self._missing.setdefault(id(fact), Missing(fact)) if isinstance(fact, Unavailable) else fact
 
     def _cluster_judged(self, check: Check, hosts: Sequence[str]) -> Judged:
         """A cluster check sees the facts that there are; it passes only if it saw them all."""
         members: list[At[Any]] = []
-        missing: list[Unavailable] = []
+        missing: dict[str, Unavailable] = {}
         [kind] = check.facts
         for host in hosts:
             for guest, fact in self._of_host(host, kind):
                 if isinstance(fact, Unavailable):
-                    missing.append(fact)
+                    missing.setdefault(host, fact)
                 else:
                     members.append(At(host, fact, guest))
         seen = tuple(members)
         judged = _asked(check, [self._policy if p.kind is Policy else seen for p in check.parameters])
-        return _without(missing[0]) if missing and judged.status == "pass" else judged
+        if missing and judged.status == "pass":
+            judged = _without(next(iter(missing.values())))
+        return replace(
+            judged, unseen=tuple((host, str(why)) for host, why in missing.items() if not isinstance(why, NotAsked))
+        )
 
     def _of_host(self, host: str, kind: type[Any]) -> Iterator[tuple[str, Any]]:
         if not issubclass(kind, GuestFact):
@@ -226,11 +237,8 @@ def _asked(check: Check, arguments: Iterable[Any]) -> Judged:
     answers = [_without(reason) for reason in reasons]
     unknown = next((answer for answer in answers if answer.status == "unknown"), None)
     if findings:  # what could not be looked at stays on record: a way that lifts the findings must not hide it
-        return (
-            Judged("fail", tuple(findings), unknown.reason, unknown.probe)
-            if unknown
-            else Judged("fail", tuple(findings))
-        )
+        rest = (unknown.reason, unknown.probe) if unknown else ()
+        return Judged("fail", tuple(findings), *rest)
     return unknown or (answers[0] if answers else PASS)
 
 

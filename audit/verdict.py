@@ -11,7 +11,7 @@ from typing import NamedTuple
 from audit.check import COPY_STORAGE, Blocks, Role, Severity
 from audit.facts.base import Guest
 from audit.guest_advice import CPU_DOMAINS, Barrier
-from audit.judge import Judgements, Outcome, Subject
+from audit.judge import Judged, Judgements, Outcome, Subject
 from audit.results import Reason, RouteVerdict, Verdict, VerdictSummary, WayKind
 from audit.text import some_of
 
@@ -157,9 +157,15 @@ def _on_the_way(found: Judgements, cluster: str, source: str, target: str) -> It
     yield from _in_role(found.of(Subject(source)), Role.SOURCE)
     yield from _in_role(found.of(Subject(target)), Role.TARGET)
     for outcome in found.of(Subject(cluster=cluster)):
-        between = tuple(f for f in outcome.judged.findings if {source, target} <= f.hosts)
+        judged = outcome.judged
+        between = tuple(f for f in judged.findings if {source, target} <= f.hosts)
+        unseen = [why for host, why in judged.unseen if host in (source, target)]
         if between:
-            yield outcome._replace(judged=replace(outcome.judged, findings=between))
+            yield outcome._replace(judged=replace(judged, findings=between))
+        elif unseen:
+            yield outcome._replace(judged=Judged("unknown", reason=unseen[0], probe=judged.probe))
+        elif judged.status != "fail" and not judged.unseen:  # what it could not see may be between any two hosts
+            yield outcome
 
 
 def _in_role(outcomes: Iterable[Outcome], role: Role) -> Iterator[Outcome]:

@@ -17,6 +17,7 @@ from audit.check import (
     if_known,
 )
 from audit.facts.administrator import Administrator
+from audit.facts.confinement import GuestLabels, SecurityDrivers
 from audit.facts.guest import GuestState
 from audit.facts.guest_devices import GuestDisks
 from audit.facts.paths import Paths, PathState
@@ -41,6 +42,8 @@ def selinux_nfs(
     there: Target[Paths],
     mounts: Target[Mounts],
     selinux: Target[Selinux],
+    labels: GuestLabels,
+    drivers: Target[SecurityDrivers],
 ) -> Told:
     """SELinux on the target lets guests use images on network file systems.
 
@@ -55,14 +58,16 @@ def selinux_nfs(
             yield need
         else:
             wanted.setdefault(*need)
-    for boolean, path in wanted.items():
-        if not selinux.allows(boolean):
-            yield Finding(
-                expected=f"{boolean} on",
-                actual="off",
-                because=f"QEMU may not open {path}",
-                remedy=f"On the target: setsebool -P {boolean} on",
-            )
+    off = {boolean: path for boolean, path in wanted.items() if not selinux.allows(boolean)}
+    if off and (labels.unconfined or "selinux" not in drivers.models):
+        raise NotApplicable("libvirt does not confine the guest by SELinux on the target")
+    for boolean, path in off.items():
+        yield Finding(
+            expected=f"{boolean} on",
+            actual="off",
+            because=f"QEMU may not open {path}",
+            remedy=f"On the target: setsebool -P {boolean} on",
+        )
 
 
 def _booleans(disks: GuestDisks, pools: Pools, there: Paths, mounts: Mounts) -> Iterator[tuple[str, str] | Unavailable]:
@@ -112,6 +117,7 @@ def permissions(disks: GuestDisks, there: Target[Paths], user: Target[Hypervisor
     severity=Severity.MEDIUM,
     stage=Stage.START,
     reference="libvirt drvqemu: POSIX users and groups",
+    plain_guest=True,
     remedy="Give the hypervisor's account the same uid on all hosts",
     covers=("12.5/uid", "failure 46", "failure 51"),
 )
@@ -124,7 +130,8 @@ def qemu_uid_same(
     """QEMU has the same uid on hosts that share images by NFS.
 
     The target's libvirt gives the images to its own user. Under another number, the source loses access to them,
-    or the server refuses the change. The group may differ: the owner needs none.
+    or the server refuses the change. The group may differ: the owner needs none. Guests are judged by their own
+    images (access.images_open).
     """
     common = {m.path for m in here.mounts if m.nfs} & {m.path for m in there.mounts if m.nfs}
     ours, theirs = source.user, target.user
@@ -146,6 +153,7 @@ def images_open(
     mounts: Target[Mounts],
     user: Target[HypervisorUser],
     conf: Target[QemuConf],
+    own: Source[HypervisorUser],
 ) -> Iterator[Finding]:
     """The target's hypervisor user may open the guest's images on NFS as they are.
 
@@ -172,7 +180,7 @@ def images_open(
             expected=f"{path} open to {user.user.name} ({user.user.uid}:{user.user.gid})",
             actual=f"{file.mode:04o} {file.uid}:{file.gid}",
             because=_ownership(conf),
-            remedy=f"chown {user.user.uid}:{user.user.gid} {shlex.quote(path)}; or export it with no_root_squash",
+            remedy=_remedy(path, user.user, own),
         )
     if unknown:
         raise unknown
@@ -183,6 +191,20 @@ def _may(state: PathState, user: User, *, write: bool) -> bool:
     shift = 6 if file.uid == user.uid else 3 if file.gid in user.groups | {user.gid} else 0
     wanted = 6 if write else 4
     return file.mode >> shift & wanted == wanted
+
+
+def _remedy(path: str, user: User, here: HypervisorUser) -> str:
+    """A running guest's image must never be given to anybody but the user that its own host's QEMU runs as."""
+    try:
+        own = here.user
+    except Unavailable:
+        return "Give the hypervisor's account the same uid on both hosts"
+    if own.uid not in {0, user.uid}:
+        return (
+            f"Give {user.name} on the target the uid that {own.name} has here ({own.uid}); not chown while the guest "
+            "runs here: its QEMU would lose the image"
+        )
+    return f"chown {user.uid}:{user.gid} {shlex.quote(path)}; or export it with no_root_squash"
 
 
 def _ownership(conf: QemuConf) -> str:

@@ -4,8 +4,8 @@ import shlex
 from collections import defaultdict
 from collections.abc import Iterator
 
-from audit.check import Cluster, Finding, NotApplicable, Severity, Source, Stage, Target, check
-from audit.facts.names import OwnAddresses, OwnNames, PeerAddresses
+from audit.check import Cluster, Finding, NotApplicable, Severity, Source, Stage, Target, Unavailable, check
+from audit.facts.names import OwnAddresses, OwnNames, PeerAddresses, is_address, same_address
 from audit.facts.qemu_conf import QemuConf
 
 
@@ -82,9 +82,11 @@ def migration_address_reached(
     address = conf.migration_address
     if address is None or address in {"0.0.0.0", "::"}:  # noqa: S104  # a comparison, nothing is bound
         raise NotApplicable("the target listens on all its addresses")
+    if not is_address(address):
+        raise Unavailable(QemuConf.probes[0], f"what migration_address = {address!r} resolves to there")
     name = conf.migration_host or names.name_for_migration
     found = [route.address for route in peers.of(name)]
-    if found and address not in found:
+    if found and not any(same_address(address, one) for one in found):
         shown = f"tcp://[{address}]" if ":" in address else f"tcp://{address}"
         yield Finding(
             expected=f"{name} resolves on the source to {address}",

@@ -4,10 +4,23 @@ import ipaddress
 import shlex
 from collections.abc import Iterator
 
-from audit.check import Blocks, Finding, NotApplicable, Severity, Source, Stage, Target, Unavailable, check
+from audit.check import (
+    Blocks,
+    Cluster,
+    Finding,
+    NotApplicable,
+    Severity,
+    Source,
+    Stage,
+    Target,
+    Told,
+    Unavailable,
+    check,
+)
 from audit.facts.guest_devices import GuestNics, Nic
-from audit.facts.layer2 import GuestVlans, Segments, Stations, contradiction, proof
+from audit.facts.layer2 import STATIONS, GuestVlans, Segment, Segments, contradiction, groups, proof
 from audit.facts.network import LibvirtNetwork, LibvirtNetworks, Links, Subnets
+from checks._words import few
 
 _SWITCH = "Check the switch ports: the same networks, untagged and tagged, on both hosts"
 _OWN_NETWORK = {None: "isolated", "none": "isolated", "nat": "NAT", "route": "routed", "open": "routed"}
@@ -27,15 +40,16 @@ def sources_present(nics: GuestNics, links: Target[Links], networks: Target[Libv
     The guest's configuration names them; the target takes them by that name.
     """
     for nic in dict.fromkeys(nics.nics):
+        switched = nic.virtualport == "openvswitch"
         if nic.network is not None:
-            yield from _network(nic.network, networks.find(nic.network), links)
+            yield from _network(nic.network, networks.find(nic.network), links, switched=switched)
         elif nic.type == "bridge" and nic.source:
-            yield from _device(nic.source, links, is_bridge=True, switched=nic.virtualport == "openvswitch")
+            yield from _device(nic.source, links, is_bridge=True, switched=switched)
         elif nic.type == "direct" and nic.source:
             yield from _device(nic.source, links, is_bridge=False, switched=False)
 
 
-def _network(name: str, network: LibvirtNetwork | None, links: Links) -> Iterator[Finding]:
+def _network(name: str, network: LibvirtNetwork | None, links: Links, *, switched: bool) -> Iterator[Finding]:
     if network is None:
         yield Finding(
             expected=f"a libvirt network {name} on the target",
@@ -51,7 +65,9 @@ def _network(name: str, network: LibvirtNetwork | None, links: Links) -> Iterato
             remedy=f"On the target: virsh net-start {shlex.quote(name)}; virsh net-autostart {shlex.quote(name)}",
         )
     elif network.bridge:
-        yield from _device(network.bridge, links, is_bridge=True, switched=False)
+        yield from _device(network.bridge, links, is_bridge=True, switched=switched)
+    elif network.devices and not any(links.find(device) for device in network.devices):
+        yield from _device(network.devices[0], links, is_bridge=False, switched=False)
 
 
 def _device(name: str, links: Links, *, is_bridge: bool, switched: bool) -> Iterator[Finding]:
@@ -72,6 +88,30 @@ def _device(name: str, links: Links, *, is_bridge: bool, switched: bool) -> Iter
             because="the guest would arrive and be cut off",
             remedy=f"On the target: ip link set {shlex.quote(name)} up",
         )
+
+
+@check(
+    severity=Severity.HIGH,
+    stage=Stage.START,
+    reference="libvirt formatnetwork: portgroup",
+    remedy="virsh net-edit NETWORK on the target: the same <portgroup> as here",
+    covers=("12.6/bridge",),
+)
+def portgroups_present(
+    nics: GuestNics, our_networks: Source[LibvirtNetworks], networks: Target[LibvirtNetworks]
+) -> Iterator[Finding]:
+    """The target's libvirt networks have the port groups that the guest's NICs are in.
+
+    A port group gives its VLAN, its bandwidth and its port profile. libvirt does not complain where one is missing:
+    the guest arrives without them, in whatever network the bridge carries untagged.
+    """
+    asked = {(nic.network, nic.portgroup) for nic in nics.nics if nic.network is not None and nic.portgroup is not None}
+    if not asked:
+        raise NotApplicable("no NIC is in a port group")
+    for name, group in sorted(asked):
+        ours, theirs = our_networks.find(name), networks.find(name)
+        if theirs and group not in theirs.portgroups and (ours is None or group in ours.portgroups):
+            yield Finding(f"port group {group} in {name} on the target", ", ".join(sorted(theirs.portgroups)) or "none")
 
 
 def _bridge(nic: Nic, networks: LibvirtNetworks) -> str | None:
@@ -123,7 +163,8 @@ def common_bridge(
 ) -> Iterator[Finding]:
     """The two hosts have a bridge or an active libvirt network of the same name.
 
-    A guest finds its network on the target by that name only.
+    A guest finds its network on the target by that name only. Networks that end at the host (NAT, routed, isolated)
+    do not count: both hosts have one called default, and neither leads to the other's.
     """
     ours, theirs = _active(our_networks), _active(their_networks)
     if here.bridges & there.bridges or ours & theirs:
@@ -136,7 +177,9 @@ def common_bridge(
 
 
 def _active(networks: LibvirtNetworks) -> frozenset[str]:
-    return frozenset(network.name for network in networks.networks if network.active)
+    return frozenset(
+        network.name for network in networks.networks if network.active and network.forward not in _OWN_NETWORK
+    )
 
 
 @check(
@@ -179,8 +222,6 @@ def same_network(
     here: Source[Segments],
     their_networks: Target[LibvirtNetworks],
     there: Target[Segments],
-    ours: Source[Stations],
-    theirs: Target[Stations],
 ) -> Iterator[Finding]:
     """Nothing speaks against the guest's bridges leading to the same networks on the target as here.
 
@@ -192,7 +233,7 @@ def same_network(
         segment = here.find(our_name) if our_name else None
         other = there.find(their_name) if their_name else None
         against = contradiction(segment, other) if segment and other else None
-        if segment is None or other is None or against is None or proof(segment, other, ours, theirs):
+        if segment is None or other is None or against is None or proof(segment, other):
             continue
         yield Finding(
             expected=f"{other.device} on the target to lead where {segment.device} leads here ({against.here})",
@@ -208,40 +249,33 @@ def same_network(
     remedy="ping a guest of one host from a guest of the other on that bridge, and collect again",
     covers=("12.6/bridge",),
 )
-def same_network_proved(
-    here: Source[Links],
-    our_segments: Source[Segments],
-    ours: Source[Stations],
-    there: Target[Links],
-    their_segments: Target[Segments],
-    theirs: Target[Stations],
-) -> Iterator[Finding]:
+def same_network_proved(hosts: Cluster[Segments]) -> Told:
     """Bridges of the same name that guests use are proved to be on one network.
 
-    By a neighbour that both hosts see with the same hardware address, or by a guest of one host that the other hears.
+    By a neighbour that two hosts see with the same hardware address, or by a guest of one host that the other hears.
     What is not proved is not wrong: hosts without an address on a bridge, or quiet guests, leave no trace.
     """
-    used = {link.master for link in (*here.links, *there.links) if link.kind == "tun"}
-    names = sorted(here.bridges & there.bridges & used)
-    if not names:
-        raise NotApplicable("no guest is on a bridge that both hosts have")
-    pairs = [(name, our_segments.find(name), their_segments.find(name)) for name in names]
-    found = {name: proof(one, other, ours, theirs) if one and other else "" for name, one, other in pairs}
-    if open_ones := [name for name in names if not found[name]]:
-        for unread in (ours.unread, theirs.unread):
-            if unread:
-                raise Unavailable(Stations.probes[0], unread)
-        proved = "; ".join(f"{name} is proved by {found[name]}" for name in names if found[name])
-        against = {name: contradiction(one, other) for name, one, other in pairs if one and other}
-        yield Finding(
-            expected="each bridge of the same name proved to be on one network",
-            actual="; ".join(
-                f"{name}: {f'{why.here} here, {why.there} on the target' if why else 'not contradicted, not proved'}"
-                for name in open_ones
-                for why in [against.get(name)]
-            ),
-            because=proved,
-        )
+    bridges: dict[str, dict[str, Segment]] = {}
+    for host in hosts:
+        for segment in host.fact.segments:
+            if segment.bridge:
+                bridges.setdefault(segment.device, {})[host.host] = segment
+    asked = {name: of for name, of in bridges.items() if len(of) > 1 and any(one.used for one in of.values())}
+    if not asked:
+        raise NotApplicable("no guest is on a bridge that several hosts have")
+    unread = {host.host: host.fact.stations_unread for host in hosts if host.fact.stations_unread}
+    for name, of in sorted(asked.items()):
+        parts = groups(of)
+        if len(parts) > 1 and unread.keys() & of.keys():
+            yield Unavailable(STATIONS, next(why for host, why in unread.items() if host in of))
+        elif len(parts) > 1:
+            told = [f"one network of {few(part)}" for part in parts if len(part) > 1]
+            alone = [part[0] for part in parts if len(part) == 1]
+            yield Finding(
+                expected=f"{name} proved to be one network on the {len(of)} hosts that have it",
+                actual="; ".join([*told, f"no proof about {few(alone)}"] if alone else told),
+                hosts=frozenset(of),
+            )
 
 
 @check(
@@ -287,21 +321,37 @@ def not_on_own_network(
     covers=("12.6/bridge", "failure 35"),
 )
 def vlans_carried(
-    nics: GuestNics, vlans: GuestVlans, networks: Target[LibvirtNetworks], there: Target[Segments]
+    nics: GuestNics,
+    vlans: GuestVlans,
+    our_networks: Source[LibvirtNetworks],
+    here: Source[Segments],
+    networks: Target[LibvirtNetworks],
+    there: Target[Segments],
 ) -> Iterator[Finding]:
     """The target's bridges let the VLANs that the guest's NICs are configured with out of the host.
 
-    A bridge with VLAN filtering carries only those that its ports list. Whether the switch carries them cannot be
-    seen from the host, and neither can what an Open vSwitch does.
+    A bridge with VLAN filtering carries only those that its ports list; one without lets the guest into whatever it
+    leads to. Whether the switch carries them cannot be seen from the host, and neither can what an Open vSwitch does.
     """
     if not any(vlans.tags):
         raise NotApplicable("no NIC has a VLAN of its own")
-    for nic, tags in dict.fromkeys(zip(nics.nics, vlans.tags, strict=True)):
-        name = _bridge(nic, networks)
-        segment = there.find(name) if name and tags and nic.virtualport is None else None
-        if segment is None or not segment.filtering:
+    tagged = [(nic, tags) for nic, tags in zip(nics.nics, vlans.tags, strict=True) if tags and nic.virtualport is None]
+    if not tagged:
+        raise NotApplicable("its VLANs are an Open vSwitch's, which is not looked into")
+    for nic, tags in dict.fromkeys(tagged):
+        name, our_name = _bridge(nic, networks), _bridge(nic, our_networks)
+        segment, own = (there.find(name) if name else None), (here.find(our_name) if our_name else None)
+        if segment is None:
             continue
-        if lacking := tags - there.carried(segment):
+        if not segment.filtering:
+            if own and own.filtering:
+                yield Finding(
+                    expected=f"{name} on the target to keep VLANs apart, as {own.device} does here",
+                    actual="VLAN filtering is off",
+                    remedy="Set the target's bridge up as here, in its network configuration (bridge vlan show); "
+                    "not while other guests are on it",
+                )
+        elif lacking := tags - there.carried(segment):
             yield Finding(
                 expected=f"{name} on the target to carry VLAN {', '.join(map(str, sorted(lacking)))}",
                 actual="no port to the outside lists it",

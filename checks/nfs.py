@@ -1,6 +1,6 @@
 """NFS: locking, exports, and whether two hosts mean the same server."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 from audit.check import (
     At,
@@ -11,18 +11,21 @@ from audit.check import (
     Source,
     Stage,
     Target,
+    Told,
     Unavailable,
     check,
 )
 from audit.facts.guest_devices import GuestDisks
-from audit.facts.nfs import NfsClient, NfsUse
+from audit.facts.names import OwnAddresses, is_loopback
+from audit.facts.nfs import EXPORTS, Export, NfsClient, NfsUse
 from audit.facts.paths import Paths
 from audit.facts.pools import Pools, disk_path
 from audit.facts.storage import Mount, Mounts, Nfs, Place, same_file
+from checks._words import few
 
 
 @check(
-    severity=Severity.LOW,
+    severity=Severity.INFO,
     stage=Stage.TRANSFER,
     reference="RHEL 9 §12.5",
     remedy="mount -o nolock (NFS 3 only), or keep QEMU's own image locks: do not run one image twice",
@@ -34,14 +37,14 @@ def locking(mounts: Mounts) -> Iterator[Finding]:
     The procedure asks for it, because libvirt's lock managers are not supported on NFS. QEMU's image locks
     are let go by the source and taken by the target, so migration works with them; NFS 4 cannot be without locks.
     """
-    for mount in mounts.mounts:
-        nfs = mount.nfs
-        if nfs and nfs.locks != "local":
-            yield Finding(
-                expected="an NFS mount without file locking",
-                actual=f"{mount.path}: NFS {nfs.version or 'of unknown version'}, "
-                + ("locks kept by the server" if nfs.locks == "server" else "locking unknown"),
-            )
+    kept = [(mount.path, mount.nfs) for mount in mounts.mounts if mount.nfs and mount.nfs.locks != "local"]
+    if kept:
+        told = [
+            f"{path}: NFS {nfs.version or 'of unknown version'}, "
+            + ("locks kept by the server" if nfs.locks == "server" else "locking unknown")
+            for path, nfs in kept
+        ]
+        yield Finding(expected="NFS mounts without file locking", actual=few(told))
 
 
 @check(
@@ -67,17 +70,18 @@ def locking_same(source: Source[Mounts], target: Target[Mounts]) -> Iterator[Fin
 
 
 @check(
-    severity=Severity.MEDIUM,
+    severity=Severity.LOW,
     stage=Stage.SAFE,
     reference="RHEL 9 §12.5",
     plain_guest=True,
-    remedy="Mount the same export at this path on both hosts",
+    remedy="Mount the same export at this path on both hosts, if guests have images there",
     covers=("12.5/same-path", "12.6/storage-shared"),
 )
 def same_export(source: Source[Mounts], target: Target[Mounts]) -> Iterator[Finding]:
     """What is mounted by NFS at the same path comes from the same export.
 
-    Two exports at one path look alike and hold different images.
+    Two exports at one path look alike and hold different images. Where no guest has any, as in a folder for each
+    host's own backups, it does not matter: guests are judged by the files that they have.
     """
     theirs = {mount.path: mount.nfs for mount in target.mounts}
     for mount in source.mounts:
@@ -103,9 +107,11 @@ def same_server(
     pools: Source[Pools],
     here: Source[Paths],
     here_mounts: Source[Mounts],
+    our_addresses: Source[OwnAddresses],
     their_pools: Target[Pools],
     there: Target[Paths],
     there_mounts: Target[Mounts],
+    their_addresses: Target[OwnAddresses],
 ) -> Iterator[Finding]:
     """Both hosts reach the guest's images at the same NFS server's name or address.
 
@@ -122,12 +128,22 @@ def same_server(
         other = there_mounts.of(theirs, their_path) if theirs.exists else None
         if other is None or other.nfs is None or mount.nfs.same_server(other.nfs):
             continue
+        if _is_server(their_addresses, mount.nfs, other.nfs) or _is_server(our_addresses, other.nfs, mount.nfs):
+            continue
         if same_file(Place(ours, mount), Place(theirs, other)):
             yield Finding(
                 expected=f"{path} from {mount.nfs.server} on both hosts",
                 actual=f"from {other.nfs.server} on the target",
                 because="the same export, file number and size: one server of several addresses, or a replica",
             )
+
+
+def _is_server(host: OwnAddresses, mounted: Nfs, by_itself: Nfs) -> bool:
+    """The host whose addresses these are is the server that the other one mounts, and it mounts itself."""
+    at, own = mounted.address, by_itself.address
+    if at is None or own is None or host.interface_of(at) is None:
+        return False
+    return is_loopback(own) or host.interface_of(own) is not None
 
 
 @check(
@@ -260,13 +276,9 @@ def third_host(hosts: Cluster[NfsUse]) -> Iterator[Finding]:
             yield Finding(
                 expected=f"{path} on {client.host} from a host that is neither source nor target",
                 actual=f"from {server.host}:{mount.export}",
-                because=f"Without {server.host} there are no disks for {_few(guests)}.",
+                because=f"Without {server.host} there are no disks for {few(guests)}.",
                 hosts=frozenset({server.host, client.host}),
             )
-
-
-def _few(names: Sequence[str], most: int = 5) -> str:
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 @check(
@@ -276,30 +288,41 @@ def _few(names: Sequence[str], most: int = 5) -> str:
     remedy="On the server, in /etc/exports: PATH CLIENT(rw,no_root_squash), then: exportfs -ra",
     covers=("12.5/root-squash", "failure 51"),
 )
-def exported_writable(hosts: Cluster[NfsUse]) -> Iterator[Finding]:
+def exported_writable(hosts: Cluster[NfsUse]) -> Told:
     """An audited host that serves NFS exports what the others mount to all of them, writable.
 
-    A mount does not show it: the server refuses each write, or all access since its exports were changed.
+    A mount does not show it: the server refuses each write, or all access since its exports were changed. Looked at are
+    the kernel's exports; a server such as NFS-Ganesha has others.
     """
-    unknown: Unavailable | None = None
     for server, client, path, mount in _between(hosts):
-        try:
-            export = server.fact.exports.to(server.fact.exports.folder(mount.export), client.fact.client)
-        except Unavailable as why:
-            unknown = why
+        entries = _entries(server, client, mount, hosts)
+        if entries is None or (entries and not any(entry.read_only for entry in entries)):
             continue
-        if export is not None and not export.read_only:
+        if not all(entry.read_only for entry in entries):
+            yield _undecided(client, entries)
             continue
         for other in hosts:  # one finding for each way that leads to this client or from it
             if other.host != client.host:
                 yield Finding(
                     expected=f"{server.host} exports {mount.export} to {client.host}, rw",
-                    actual="ro" if export else "it does not",
+                    actual="ro" if entries else "it does not",
                     because=f"{client.host} has it at {path}.",
                     hosts=frozenset({client.host, other.host}),
                 )
-    if unknown:
-        raise unknown
+
+
+def _entries(server: At[NfsUse], client: At[NfsUse], mount: Nfs, hosts: Cluster[NfsUse]) -> tuple[Export, ...] | None:
+    """How the server exports the mount to the client. None: its kernel exports nothing, something else serves it."""
+    exports = server.fact.exports
+    if not exports.exports:
+        return None
+    others = frozenset(name for host in hosts if host.host != client.host for name in host.fact.client.names)
+    return exports.to(exports.folder(mount.export), client.fact.client, others)
+
+
+def _undecided(client: At[NfsUse], entries: tuple[Export, ...]) -> Unavailable:
+    told = ", ".join(sorted({entry.client for entry in entries}))
+    return Unavailable(EXPORTS, f"which of {told} holds for {client.host} is not known, and they differ")
 
 
 @check(
@@ -309,18 +332,22 @@ def exported_writable(hosts: Cluster[NfsUse]) -> Iterator[Finding]:
     remedy="On the server, in /etc/exports: PATH CLIENT(rw,no_root_squash), then: exportfs -ra",
     covers=("12.5/root-squash", "failure 51"),
 )
-def exports_without_root_squash(hosts: Cluster[NfsUse]) -> Iterator[Finding]:
+def exports_without_root_squash(hosts: Cluster[NfsUse]) -> Told:
     """What an audited host exports to the others lets root be root.
 
     libvirt gives images to QEMU's user as root, which a squashing server refuses, and before 10.4 it also looks at
     them as root. It does no harm where the images already belong to that user (access.images_open).
     """
     for server, client, path, mount in _between(hosts):
-        export = server.fact.exports.to(server.fact.exports.folder(mount.export), client.fact.client)
-        if export is not None and export.root_squash:
+        entries = _entries(server, client, mount, hosts) or ()
+        if not any(entry.root_squash for entry in entries):
+            continue
+        if not all(entry.root_squash for entry in entries):
+            yield _undecided(client, entries)
+        else:
             yield Finding(
-                expected=f"{export.path} on {server.host}: no_root_squash for {client.host}",
-                actual=f"root_squash for {export.client}",
+                expected=f"{entries[0].path} on {server.host}: no_root_squash for {client.host}",
+                actual=f"root_squash for {entries[0].client}",
                 because=f"{client.host} has it at {path}.",
                 hosts=frozenset({server.host, client.host}),
             )

@@ -341,7 +341,7 @@ def web_console(packages: Packages, units: Units) -> Iterator[Finding]:
     severity=Severity.LOW,
     stage=Stage.AFTER,
     reference="chronyc(1) tracking",
-    remedy="systemctl enable --now chronyd.service; chronyc makestep",
+    remedy="timedatectl set-ntp true",
     covers=("failure 78",),
 )
 def clock_synchronized(clock: Clock) -> Iterator[Finding]:

@@ -38,7 +38,8 @@ def _written(disks: GuestDisks) -> Iterator[Disk]:
 
 _SUPPLY = {
     False: "Mount the shared storage on the target; or make an image there and migrate with --copy-storage-all",
-    True: "Present the LUN to the target: zoning, multipath, rescan-scsi-bus.sh",
+    True: "Present the LUN to the target: zoning, multipath, rescan-scsi-bus.sh; or, of a local disk, make a volume of "
+    "the same size and path there and migrate with --copy-storage-all",
 }
 
 
@@ -462,19 +463,41 @@ def secrets(disks: GuestDisks, devices: GuestDevices, there: Target[Secrets]) ->
     remedy="Mount one NFS export at the same path on both hosts; or plan with --copy-storage-all",
     covers=("12.5/nfs-installed", "12.5/same-path"),
 )
-def plain_guest_shared(source: Source[Mounts], target: Target[Mounts]) -> Iterator[Finding]:
-    """The two hosts share a file system at the same path.
+def plain_guest_shared(
+    source: Source[Mounts],
+    our_pools: Source[Pools],
+    our_secrets: Source[Secrets],
+    here: Source[Paths],
+    target: Target[Mounts],
+    their_pools: Target[Pools],
+    their_secrets: Target[Secrets],
+    there: Target[Paths],
+) -> Iterator[Finding]:
+    """The two hosts share storage that a guest could be on.
 
-    A guest without disks on it needs shared block devices, network disks, or a copy of its disks at each move.
+    A file system at the same path from the same server; or a pool of network storage of the same name, a secret for
+    Ceph or iSCSI that both know, a LUN that both see. A guest elsewhere needs a copy of its disks at each move.
     """
     theirs = {mount.path: mount for mount in target.shared}
-    if not any(m.path in theirs and _kind(m) == _kind(theirs[m.path]) for m in source.shared):
-        yield Finding(
-            expected="a shared file system mounted at the same path on both",
-            actual=f"{', '.join(m.path for m in source.shared) or 'none'} here, "
-            f"{', '.join(theirs) or 'none'} on the target",
-        )
+    if any(m.path in theirs and _same_storage(m, theirs[m.path]) for m in source.shared):
+        return
+    if our_pools.network & their_pools.network or our_secrets.storage & their_secrets.storage:
+        return
+    luns = dict(there.devices())
+    if any(luns.get(path) == identity for path, identity in here.devices()):
+        return
+    yield Finding(
+        expected="storage that both share",
+        actual=f"{', '.join(map(_from, source.shared)) or 'no shared file system'} here, "
+        f"{', '.join(map(_from, target.shared)) or 'none'} on the target",
+    )
 
 
-def _kind(mount: Mount) -> str:
-    return "nfs" if mount.nfs else mount.type
+def _same_storage(here: Mount, there: Mount) -> bool:
+    if here.nfs and there.nfs:
+        return here.nfs.export == there.nfs.export and here.nfs.same_server(there.nfs)
+    return here.type == there.type
+
+
+def _from(mount: Mount) -> str:
+    return f"{mount.path} from {mount.source}"

@@ -153,6 +153,8 @@ def unique(loads: Cluster[Load]) -> Iterator[Finding]:
 def test_a_cluster_check_passes_only_if_it_saw_every_host(loads, status):
     found, made = judged(unique, loads)
     assert found.counts[made.id] == {status: 1}
+    unseen = [host for outcome in found.of(Subject(cluster="c")) for host, _ in outcome.judged.unseen]
+    assert unseen == [host for host, load in loads.items() if not load]
 
 
 @pytest.mark.parametrize("stop", [Unavailable(LOAD, "not known"), NotApplicable("no more to see"), ValueError("bug")])

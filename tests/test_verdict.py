@@ -1,7 +1,7 @@
 """How outcomes become verdicts: the rules of docs/how-it-decides.md, row by row."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 
@@ -99,6 +99,38 @@ def verdict_with(subject, entry, *, active=True):
 )
 def test_what_one_outcome_makes_of_a_route(subject, entry, verdict):
     assert verdict_with(subject, entry) == verdict
+
+
+def unseeing(*unseen, status="pass", hosts=(), **options):
+    """A cluster check that could not see some hosts."""
+    made, judged = failed(of_cluster, status=status, hosts=hosts, **options)
+    return made, replace(judged, unseen=tuple((host, f"{host} did not tell") for host in unseen))
+
+
+@pytest.mark.parametrize(
+    ("entry", "verdict"),
+    [
+        (failed(of_cluster, status="unknown"), "unknown"),
+        (failed(of_cluster, status="error"), "unknown"),
+        (unseeing("b", status="unknown"), "unknown"),
+        (unseeing("z", status="unknown"), "yes"),
+        (unseeing("b", status="unknown", blocks=Blocks.NOTHING), "conditions"),
+        (unseeing("b", status="unknown", blocks=Blocks.NOTHING, severity=Severity.LOW), "yes"),
+        (unseeing("b", status="fail", hosts=("x", "y")), "unknown"),
+        (unseeing("z", status="fail", hosts=("x", "y")), "yes"),
+        (unseeing("b", status="fail", hosts=("a", "b")), "no"),
+    ],
+)
+def test_what_a_cluster_check_could_not_see_is_never_green(entry, verdict):
+    assert verdict_with(Subject(cluster="c"), entry) == verdict
+
+
+def test_the_reason_is_that_of_the_route_s_own_host():
+    found = Judgements()
+    made, judged = unseeing("z", "b", status="unknown")
+    found.add(made, Subject(cluster="c"), judged)
+    [reason] = guest_route(found, "c", GUEST, "b", active=True).reasons
+    assert reason["message"] == "b did not tell"
 
 
 def test_a_shut_off_guest_heeds_only_what_concerns_offline_migration():

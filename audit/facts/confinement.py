@@ -33,9 +33,15 @@ class GuestLabels(GuestFact):
     probes: ClassVar[tuple[Probe, ...]] = (GUESTS, XML, XML_INACTIVE)
     models: frozenset[str]
     """Of labels that migrate: selinux, apparmor. Plain ownership (dac) is every host's own."""
+    unconfined: bool = False
+    """It asks to be confined by no driver, or not by SELinux."""
 
     @classmethod
     def parse(cls, guest: GuestSource) -> Self:
-        """From `<seclabel model=>`."""
-        models = {node.get("model") for node in guest.xml.iterfind("seclabel")}
-        return cls(frozenset(model for model in models if model and model not in {"dac", "none"}))
+        """From `<seclabel model= type=>`."""
+        labels = [(node.get("model"), node.get("type")) for node in guest.xml.iterfind("seclabel")]
+        return cls(
+            frozenset(model for model, _ in labels if model and model not in {"dac", "none"}),
+            any(kind == "none" and model in {None, "none", "selinux"} for model, kind in labels)
+            and not any(model == "selinux" and kind != "none" for model, kind in labels),
+        )

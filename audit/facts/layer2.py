@@ -6,14 +6,14 @@ they are not when they carry different VLANs, or when the same gateway has anoth
 
 import ipaddress
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Set
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple, Self
 
 from audit.evidence import Probe
 from audit.facts.base import GuestFact, GuestSource, HostFact, Said, Unavailable
 from audit.facts.guest_source import GUESTS, XML, XML_INACTIVE
-from audit.facts.network import ADDRESSES, LINKS, ROUTES, Links, objects, read_addresses
+from audit.facts.network import ADDRESSES, LINKS, ROUTES, Link, Links, objects, read_addresses
 from audit.text import visible
 
 NEIGHBOURS = Probe("network.neighbours", "ip -j neigh show", limit=16 * 1024 * 1024)
@@ -55,28 +55,41 @@ class Segment:
     device: str
     vlans: frozenset[int]
     """Of a VLAN device, or of those that are ports of this bridge; empty: the cable itself, whatever it carries."""
-    filtering: bool
+    filtering: bool = False
     """A bridge that keeps VLANs apart by itself."""
-    carried: frozenset[int]
+    carried: frozenset[int] = frozenset()
     """Of such a bridge: the VLANs that its ports to the outside let through."""
-    gateways: frozenset[str]
+    gateways: frozenset[str] = frozenset()
     """Of default routes through it."""
-    neighbours: frozenset[Neighbour]
-    """Seen on it, and the host itself; link-local ones left out."""
+    neighbours: frozenset[Neighbour] = frozenset()
+    """Others seen on it; link-local ones left out."""
+    own: frozenset[Neighbour] = frozenset()
+    """The host itself, as others see it there."""
+    guests: frozenset[str] = frozenset()
+    """Hardware addresses that this bridge has heard behind a guest's tap in the last minutes, with the VLAN where it
+    keeps VLANs apart."""
+    outside: frozenset[str] = frozenset()
+    """The same behind any other port."""
+    bridge: bool = False
+    """A bridge of the administrator's, for guests or not."""
+    used: bool = False
+    """A guest is on it."""
 
     def mac_of(self, ip: str) -> Neighbour | None:
         """The neighbour of that address."""
-        return next((neighbour for neighbour in self.neighbours if neighbour.ip == ip), None)
+        return next((neighbour for neighbour in (*self.neighbours, *self.own) if neighbour.ip == ip), None)
 
 
 @dataclass(frozen=True, slots=True)
 class Segments(HostFact):
     """The networks that the host's devices are on."""
 
-    probes: ClassVar[tuple[Probe, ...]] = (LINKS, ROUTES, NEIGHBOURS, ADDRESSES, VLANS)
+    probes: ClassVar[tuple[Probe, ...]] = (LINKS, ROUTES, NEIGHBOURS, ADDRESSES, VLANS, STATIONS)
     segments: tuple[Segment, ...]
     vlans_unread: str = ""
     """Why the VLANs of bridges that filter them are not known. Only guests with a VLAN of their own depend on it."""
+    stations_unread: str = ""
+    """Why it is not known who was heard on the bridges; that can only add to what the neighbours prove."""
 
     def find(self, device: str) -> Segment | None:
         """What is known of that device."""
@@ -90,20 +103,24 @@ class Segments(HostFact):
 
     @classmethod
     def parse(cls, said: Said) -> Self:
-        """From links, default routes, the neighbour table and the host's own addresses."""
+        """From links, default routes, the neighbour table, the host's own addresses and the bridges' tables."""
         details = {str(entry.get("ifname")): entry for entry in objects(said, LINKS) if entry}
-        links = Links.parse(said).links
-        ids = {link.name: _number(_info(details[link.name]).get("id")) for link in links if link.kind == "vlan"}
-        neighbours = _neighbours(said, {name: entry.get("address") for name, entry in details.items()})
+        known = Links.parse(said)
+        ids = {link.name: _number(_info(details[link.name]).get("id")) for link in known.links if link.kind == "vlan"}
         gateways = [(entry.get("dev"), entry.get("gateway")) for entry in objects(said, ROUTES)]
-        carried, unread = _port_vlans(said)
+        neighbours, own = _neighbours(said), _own(said, {name: entry.get("address") for name, entry in details.items()})
+        carried, vlans_unread = _port_vlans(said)
+        heard, stations_unread = _stations(said, {link.name for link in known.links if link.kind == "tun"})
+        ports: dict[str, list[Link]] = {}
+        for link in known.links:
+            ports.setdefault(link.master or "", []).append(link)
         found = []
-        for link in links:
+        for link in known.links:
             if link.kind in {"tun", "veth"}:
                 continue
-            ports = [port for port in links if port.master == link.name]
-            outside = (carried.get(port.name, frozenset()) for port in ports if port.kind != "tun")
-            members = [link.name, *(port.name for port in ports if port.kind == "vlan")]
+            below = ports.get(link.name, [])
+            outside = (carried.get(port.name, frozenset()) for port in below if port.kind != "tun")
+            members = [link.name, *(port.name for port in below if port.kind == "vlan")]
             found.append(
                 Segment(
                     device=link.name,
@@ -112,9 +129,14 @@ class Segments(HostFact):
                     carried=frozenset().union(*outside),
                     gateways=frozenset(str(ip) for device, ip in gateways if device == link.name and ip),
                     neighbours=frozenset(neighbours.get(link.name, ())),
+                    own=frozenset(own.get(link.name, ())),
+                    guests=frozenset(heard.get((link.name, True), ())),
+                    outside=frozenset(heard.get((link.name, False), ())),
+                    bridge=link.name in known.bridges,
+                    used=any(port.kind == "tun" for port in below),
                 )
             )
-        return cls(tuple(found), unread)
+        return cls(tuple(found), vlans_unread, stations_unread)
 
 
 def _info(entry: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -127,8 +149,8 @@ def _number(value: object) -> int | None:
     return value if isinstance(value, int) else None
 
 
-def _neighbours(said: Said, macs: Mapping[str, object]) -> dict[str, set[Neighbour]]:
-    """By device; the host's own addresses with the hardware address of their device too."""
+def _neighbours(said: Said) -> dict[str, set[Neighbour]]:
+    """Who answered on which device."""
     found: dict[str, set[Neighbour]] = {}
     for entry in filter(None, objects(said, NEIGHBOURS)):
         device, state = entry.get("dev"), entry.get("state", [])
@@ -136,8 +158,14 @@ def _neighbours(said: Said, macs: Mapping[str, object]) -> dict[str, set[Neighbo
             raise Unavailable(NEIGHBOURS, "a state that is no list")
         if isinstance(device, str) and _SETTLED.intersection(map(str, state)):
             _add(found, device, entry.get("dst"), entry.get("lladdr"))
-    for own in read_addresses(said):
-        _add(found, own.interface, own.ip, macs.get(own.interface))
+    return found
+
+
+def _own(said: Said, macs: Mapping[str, object]) -> dict[str, set[Neighbour]]:
+    """The host's own addresses with the hardware address of their device."""
+    found: dict[str, set[Neighbour]] = {}
+    for address in read_addresses(said):
+        _add(found, address.interface, address.ip, macs.get(address.interface))
     return found
 
 
@@ -167,67 +195,79 @@ def _span(entry: Mapping[str, Any]) -> frozenset[int]:
     return frozenset(range(first, last + 1))
 
 
-class Station(NamedTuple):
-    """A hardware address that a bridge has learnt, in which of its VLANs."""
+def _stations(said: Said, taps: Set[str]) -> tuple[dict[tuple[str, bool], set[str]], str]:
+    """By bridge, and whether behind a tap: the stations heard there; or why they are not known.
 
-    bridge: str
-    mac: str
-    vlan: int | None
-
-
-@dataclass(frozen=True, slots=True)
-class Stations(HostFact):
-    """Who has been heard on the host's bridges in the last minutes; an Open vSwitch keeps that to itself."""
-
-    probes: ClassVar[tuple[Probe, ...]] = (STATIONS, LINKS)
-    guests: frozenset[Station]
-    """Behind a guest's tap."""
-    outside: frozenset[Station]
-    """Behind any other port."""
-    unread: str = ""
-    """Why they are not known; they can only add to what the neighbours prove."""
-
-    @classmethod
-    def parse(cls, said: Said) -> Self:
-        """`52:54:00:aa:bb:cc dev vnet0 vlan 10 master br0`."""
-        try:
-            *lines, end = said.lines(STATIONS)
-        except Unavailable as why:
-            return cls(frozenset(), frozenset(), why.reason)
-        if end != "end":
-            raise ValueError("cut off")
-        taps = {link.name for link in Links.parse(said).links if link.kind == "tun"}
-        guests: set[Station] = set()
-        outside: set[Station] = set()
-        for line in lines:
-            match = re.match(r"([0-9a-f:]{17}) dev (\S+) (?:vlan (\d{1,4}) )?.*\bmaster (\S+)", line)
-            if not match:
-                raise ValueError(f"not a station: {visible(line, 120)}")
-            station = Station(match[4], match[1], None if match[3] is None else int(match[3]))
-            if not _VIRTUAL.match(match[1]):
-                (guests if match[2] in taps else outside).add(station)
-        return cls(frozenset(guests), frozenset(outside))
+    `52:54:00:aa:bb:cc dev vnet0 vlan 10 master br0`; an Open vSwitch keeps its table to itself.
+    """
+    try:
+        *lines, end = said.lines(STATIONS)
+    except Unavailable as why:
+        return {}, why.reason
+    if end != "end":
+        return {}, "cut off"
+    found: dict[tuple[str, bool], set[str]] = {}
+    for line in lines:
+        match = _STATION.match(line)
+        if not match:
+            return {}, f"not a station: {visible(line, 120)}"
+        mac, port, vlan, bridge = match.groups()
+        if not _VIRTUAL.match(mac):
+            found.setdefault((bridge, port in taps), set()).add(f"{mac} in VLAN {vlan}" if vlan else mac)
+    return found, ""
 
 
-def proof(here: Segment, there: Segment, ours: Stations, theirs: Stations) -> str:
+_STATION = re.compile(r"([0-9a-f:]{17}) dev (\S+) (?:vlan (\d{1,4}) )?.*\bmaster (\S+)")
+
+
+def proof(here: Segment, there: Segment) -> str:
     """What proves that two devices are on one network, in words; "" if nothing does.
 
     A neighbour with the same address and the same hardware address, or a guest of one host heard by the other. That
-    a station is heard on both is no proof by itself: a router often has one hardware address in all its networks.
+    a station is heard on both is no proof by itself: a router often has one hardware address in all its networks. Nor
+    is an address that both hosts have themselves: networks that were copied from host to host bring theirs along.
     """
-    common = [neighbour for neighbour in here.neighbours & there.neighbours if not neighbour.virtual]
-    if common:
-        neighbour = min(common)
-        return f"the neighbour {neighbour.ip} at {neighbour.mac}"
-    for guests, device, heard, other in (
-        (ours.guests, here.device, theirs.outside, there.device),
-        (theirs.guests, there.device, ours.outside, here.device),
-    ):
-        macs = {(s.mac, s.vlan) for s in heard if s.bridge == other}
-        known = sorted(s.mac for s in guests if s.bridge == device and (s.mac, s.vlan) in macs)
-        if known:
-            return f"the guest at {known[0]}, which both hear"
+    common = (here.neighbours & there.neighbours) | (here.own & there.neighbours) | (here.neighbours & there.own)
+    if told := sorted(neighbour for neighbour in common if not neighbour.virtual):
+        return f"the neighbour {told[0].ip} at {told[0].mac}"
+    # An address that guests of both have is of clones: whose it is that is heard cannot be told.
+    ours, theirs = here.guests - there.guests, there.guests - here.guests
+    if known := sorted((ours & there.outside) | (theirs & here.outside)):
+        return f"the guest at {known[0]}, which both hear"
     return ""
+
+
+def groups(segments: Mapping[str, Segment]) -> list[list[str]]:
+    """The hosts, divided into those whose segments are proved to be one network, directly or by way of others.
+
+    Large groups first. By the same evidence as `proof`, but in time that grows with the number of hosts only.
+    """
+    group = {host: [host] for host in segments}
+
+    def join(hosts: Collection[str]) -> None:
+        lists = {id(group[host]): group[host] for host in hosts}
+        if len(lists) > 1:
+            joined = sorted(host for one in lists.values() for host in one)
+            group.update(dict.fromkeys(joined, joined))
+
+    seen: dict[Neighbour, set[str]] = {}
+    for host, segment in segments.items():
+        for neighbour in segment.neighbours:
+            seen.setdefault(neighbour, set()).add(host)
+    for host, segment in segments.items():
+        for neighbour in segment.own & seen.keys():
+            seen[neighbour].add(host)
+    for neighbour, hosts in seen.items():
+        if not neighbour.virtual:
+            join(hosts)
+    homes: dict[str, set[str]] = {}
+    for host, segment in segments.items():
+        for mac in segment.guests:
+            homes.setdefault(mac, set()).add(host)
+    single = {mac: next(iter(of)) for mac, of in homes.items() if len(of) == 1}
+    for host, segment in segments.items():
+        join({host, *(single[mac] for mac in segment.outside & single.keys())})
+    return sorted({id(one): one for one in group.values()}.values(), key=lambda one: (-len(one), one))
 
 
 class Contradiction(NamedTuple):

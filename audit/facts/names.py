@@ -98,6 +98,19 @@ def is_loopback(address: str) -> bool:
     return (mapped or ip).is_loopback or ip.is_unspecified
 
 
+def is_address(text: str) -> bool:
+    """It is an IP address, and no name."""
+    try:
+        return bool(ipaddress.ip_address(text))
+    except ValueError:
+        return False
+
+
+def same_address(one: str, other: str) -> bool:
+    """The same address, however it is written."""
+    return ipaddress.ip_address(one) == ipaddress.ip_address(other)
+
+
 @dataclass(frozen=True, slots=True)
 class OwnAddresses(HostFact):
     """The addresses of the host's interfaces, loopback left out."""

@@ -14,7 +14,7 @@ from audit.facts.guest_source import GUESTS, XML, XML_INACTIVE, read_guests
 from audit.facts.names import FQDN, HOSTNAME, LIBVIRT_NAME, OWN_RESOLUTION, OwnAddresses, OwnNames
 from audit.facts.network import ADDRESSES
 from audit.facts.pools import POOLS, POOLS_ACTIVE, Pools, disk_path
-from audit.facts.storage import MOUNTINFO, Mounts, Nfs, within
+from audit.facts.storage import Mounts, Nfs, within
 from audit.text import visible
 
 EXPORTS = Probe(
@@ -64,19 +64,17 @@ class Exports(HostFact):
         top = next((entry.path for entry in self.exports if entry.top), "")
         return f"{top.rstrip('/')}/{export.strip('/')}".rstrip("/") if top else export
 
-    def to(self, folder: str, client: Client) -> Export | None:
-        """How the folder is exported to that client; None: it is not. Raises `Unavailable` where a netgroup decides.
+    def to(self, folder: str, client: Client, strangers: frozenset[str] = frozenset()) -> tuple[Export, ...]:
+        """How the folder is exported to that client: the entries of which one holds. Empty: it is not.
 
-        A single host comes before a netgroup, that before a subnet, a pattern of names, and everybody.
+        More than one where a netgroup, or a name that may or may not be the client's, decides; the names of
+        `strangers` are not. A single host comes before a subnet, that before a pattern of names, a netgroup, everybody.
         """
         around = [entry for entry in self.exports if within(folder, entry.path)]
         deepest = max((len(entry.path) for entry in around), default=0)
-        ranked = [(rank, entry) for entry in around if len(entry.path) == deepest for rank in _rank(entry, client)]
-        best = min(ranked, key=lambda pair: pair[0], default=None)
-        groups = [entry.client for entry in around if len(entry.path) == deepest and entry.client.startswith("@")]
-        if groups and (best is None or best[0] > 0):
-            raise Unavailable(EXPORTS, f"whether the client is in {visible(groups[0], 60)} is not known")
-        return None if best is None else best[1]
+        ranked = [(_match(entry, client, strangers), entry) for entry in around if len(entry.path) == deepest]
+        certain = min((match.rank for match, _ in ranked if match and match.certain), default=_EVERYBODY)
+        return tuple(entry for match, entry in ranked if match and match.rank <= certain)
 
     @classmethod
     def parse(cls, said: Said) -> Self:
@@ -113,23 +111,32 @@ def _export(path: str, client: str, options: list[str]) -> Export:
     )
 
 
-def _rank(export: Export, client: Client) -> Iterator[int]:
-    """How particular the export is about this client, 0 most; nothing: it is for others."""
-    wanted = export.client
+class _Match(NamedTuple):
+    """How particular an export is about a client, and whether it is certain that it is for this one."""
+
+    rank: int
+    certain: bool
+
+
+_HOST, _SUBNET, _PATTERN, _NETGROUP, _EVERYBODY = range(5)
+
+
+def _match(export: Export, client: Client, strangers: frozenset[str]) -> _Match | None:
+    """None: the export is for others."""
+    wanted = export.client.lower()
     if wanted == "*":
-        yield 4
-    elif wanted in client.names:
-        yield 0
-    elif "*" in wanted or "?" in wanted:
-        if any(fnmatchcase(name, wanted) for name in client.names):
-            yield 3
-    elif not wanted.startswith("@"):
-        try:
-            subnet = ipaddress.ip_network(wanted, strict=False)
-        except ValueError:
-            return  # another host's name
-        if any(ipaddress.ip_address(address) in subnet for address in client.addresses):
-            yield 0 if subnet.num_addresses == 1 else 2
+        return _Match(_EVERYBODY, True)
+    if wanted in client.names:
+        return _Match(_HOST, True)
+    if wanted.startswith("@"):
+        return _Match(_NETGROUP, False)
+    if "*" in wanted or "?" in wanted:
+        return _Match(_PATTERN, any(fnmatchcase(name, wanted) for name in client.names))
+    try:
+        subnet = ipaddress.ip_network(wanted, strict=False)
+    except ValueError:  # a name: another host's, or one that this client has on another network
+        return None if wanted in strangers else _Match(_HOST, False)
+    return _Match(_SUBNET, True) if any(ipaddress.ip_address(ip) in subnet for ip in client.addresses) else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +157,7 @@ class NfsUse(HostFact):
     """The host's part in NFS: who it is to others, what it serves, what it mounts, and where its guests' images lie."""
 
     probes: ClassVar[tuple[Probe, ...]] = (
-        *(ADDRESSES, HOSTNAME, LIBVIRT_NAME, FQDN, OWN_RESOLUTION, EXPORTS, MOUNTINFO),
+        *(ADDRESSES, HOSTNAME, LIBVIRT_NAME, FQDN, OWN_RESOLUTION, EXPORTS, *Mounts.probes),
         *(GUESTS, XML, XML_INACTIVE, POOLS, POOLS_ACTIVE),
     )
     client: Client

@@ -17,6 +17,9 @@ from audit.text import visible
 _LONGEST = 2048  # bytes; 50 such paths fit into what xargs takes at once, so that no record is torn
 _DEEPEST = 64
 
+MOUNTS_MARK = "\nmounts\n"
+"""In the answer to PATHS: after it stands mountinfo, with what was mounted by looking (autofs, NFS within NFS)."""
+
 
 def folder_of(path: str) -> str | None:
     """The folder that the path is in; None: none that can be asked about."""
@@ -141,6 +144,10 @@ if [ "$(id -u)" = 0 ] && command -v setpriv >/dev/null; then
     done
 fi
 while [ $# -ge 2 ]; do one "$1" "$2"; shift 2; done' paths
+status=$?
+echo mounts
+cat /proc/self/mountinfo
+exit "$status"
 """,
     seconds=180,
     limit=16 * 1024 * 1024,
@@ -226,6 +233,12 @@ class Paths(HostFact):
             raise state
         return state
 
+    def devices(self) -> Iterator[tuple[str, frozenset[str]]]:
+        """The block devices that tell who they are: path, identity."""
+        for path, state in zip(self.paths, self.states, strict=True):
+            if not isinstance(state, str) and state.kind == "block" and state.identity:
+                yield path, state.identity
+
     @classmethod
     def parse(cls, said: Said) -> Self:
         """A path without an answer is not known; nothing of the paths themselves is printed by the host."""
@@ -233,7 +246,7 @@ class Paths(HostFact):
             text = said.text(PATHS, ok=(0, 123))
         except Unavailable as why:
             return cls((), (), why.reason)
-        blocks = _blocks(text)
+        blocks = _blocks(text.partition(MOUNTS_MARK)[0])
         found: dict[str, PathState | str] = {}
         for number, path in said.evidence(PATHS).arguments:
             lines = blocks.get(number)

@@ -67,6 +67,12 @@ class Pools(HostFact):
             )
         return f"{pool.path.rstrip('/')}/{volume}"
 
+    @property
+    def network(self) -> frozenset[tuple[str, str]]:
+        """Name and type of the active pools that lead to storage in the network, the same from every host."""
+        kinds = _NETWORK_POOLS | {"iscsi"}
+        return frozenset((pool.name, pool.type) for pool in self.pools if pool.active and pool.type in kinds)
+
     @classmethod
     def parse(cls, said: Said) -> Self:
         """From each pool's XML and the list of the active ones."""
@@ -102,6 +108,8 @@ class Secrets(HostFact):
     names: frozenset[str]
     unread: str = ""
     """Why they could not be listed. Only guests that use secrets depend on it."""
+    storage: frozenset[str] = frozenset()
+    """UUIDs of those that open network storage: of Ceph users and iSCSI initiators."""
 
     def has(self, name: str) -> bool:
         """Whether there is a secret of that UUID or usage. Raises `Unavailable`."""
@@ -117,12 +125,14 @@ class Secrets(HostFact):
         except Unavailable as why:
             return cls(frozenset(), why.reason)
         names: set[str] = set()
+        storage: set[str] = set()
         for line in lines:
             uuid, _, usage = line.strip().partition(" ")
             if not UUID.fullmatch(uuid):
                 raise Unavailable(SECRETS, f"not understood: {visible(line, 120)}")
             names.add(uuid)
-            match = re.fullmatch(r"[a-z]+ (.+)", usage.strip())
+            match = re.fullmatch(r"([a-z]+) (.+)", usage.strip())
             if match:
-                names.add(match[1])
-        return cls(frozenset(names))
+                names.add(match[2])
+                storage.update({uuid} if match[1] in {"ceph", "iscsi"} else ())
+        return cls(frozenset(names), storage=frozenset(storage))

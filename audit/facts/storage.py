@@ -1,12 +1,12 @@
 """What a host's storage is: mounts, what makes a file on two hosts the same file, the hypervisor's user, SELinux."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar, Literal, NamedTuple, Self
 
 from audit.evidence import Probe
 from audit.facts.base import HostFact, Said, Unavailable
-from audit.facts.paths import PathState
+from audit.facts.paths import MOUNTS_MARK, PATHS, PathState
 from audit.facts.qemu_conf import QemuConf
 from audit.text import visible
 
@@ -84,14 +84,17 @@ class Mount:
     source: str
     read_only: bool
     options: frozenset[str]
+    nfs: Nfs | None = field(init=False, compare=False)
+    """What it is as an NFS mount; None: it is none."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "nfs", self._nfs())  # asked for by many checks, about many guests
 
     def option(self, name: str) -> str | None:
         """The value of `name=value`."""
         return next((text.partition("=")[2] for text in self.options if text.startswith(f"{name}=")), None)
 
-    @property
-    def nfs(self) -> Nfs | None:
-        """What it is as an NFS mount; None: it is none."""
+    def _nfs(self) -> Nfs | None:
         if self.type not in {"nfs", "nfs4"}:
             return None
         server, _, export = self.source.rpartition(":/")
@@ -109,7 +112,7 @@ class Mount:
 class Mounts(HostFact):
     """The file systems that paths lead to; of several mounted on one path, the one on top."""
 
-    probes: ClassVar[tuple[Probe, ...]] = (MOUNTINFO,)
+    probes: ClassVar[tuple[Probe, ...]] = (MOUNTINFO, PATHS)
     mounts: tuple[Mount, ...]
 
     def of(self, state: PathState, path: str = "/") -> Mount | None:
@@ -128,9 +131,9 @@ class Mounts(HostFact):
 
     @classmethod
     def parse(cls, said: Said) -> Self:
-        """From mountinfo(5)."""
+        """From mountinfo(5): as it was, and what of the network was mounted when the guests' paths were looked at."""
         mounts: dict[str, Mount] = {}
-        for line in said.lines(MOUNTINFO):
+        for line in [*said.lines(MOUNTINFO), *_mounted_later(said)]:
             head, dash, tail = line.partition(" - ")
             fields, rest = head.split(" "), tail.split(" ")
             if not dash or len(fields) < 6 or len(rest) < 2 or not re.fullmatch(r"\d+:\d+", fields[2]):
@@ -142,6 +145,15 @@ class Mounts(HostFact):
         if not mounts:
             raise Unavailable(MOUNTINFO, "no mounts")
         return cls(tuple(mounts[path] for path in sorted(mounts) if mounts[path].type not in _PSEUDO))
+
+
+def _mounted_later(said: Said) -> list[str]:
+    """The lines of network file systems in what the look at the paths ended with; none where nobody looked."""
+    try:
+        later = said.text(PATHS, ok=(0, 123)).partition(MOUNTS_MARK)[2]
+    except Unavailable:
+        return []
+    return [line for line in later.splitlines() if line.partition(" - ")[2].partition(" ")[0] in SHARED_TYPES]
 
 
 def _plain(text: str) -> str:

@@ -6,6 +6,7 @@ import pytest
 
 from audit.check import NotApplicable, Unavailable
 from audit.facts.administrator import Administrator
+from audit.facts.confinement import GuestLabels, SecurityDrivers
 from audit.facts.guest import GuestState
 from audit.facts.guest_devices import GuestDisks
 from audit.facts.paths import Component
@@ -33,22 +34,32 @@ def test_selinux():
     disks = GuestDisks((DISK,))
     off, on = (Selinux(True, (("virt_use_nfs", value),)) for value in (False, True))
     fuse = Selinux(True, (("virt_use_fusefs", False),))
-    run = checks.selinux_nfs
-    [finding] = found(run, disks, NO_POOLS, paths(a=FILE), SHARED, off)
+    confined, selinux = GuestLabels(frozenset({"selinux"})), SecurityDrivers(frozenset({"selinux", "dac"}))
+
+    def run(disks, pools, there, mounts, booleans, labels=confined, drivers=selinux):
+        return found(checks.selinux_nfs, disks, pools, there, mounts, booleans, labels, drivers)
+
+    [finding] = run(disks, NO_POOLS, paths(a=FILE), SHARED, off)
     assert finding.remedy == "On the target: setsebool -P virt_use_nfs on"
-    assert not found(run, disks, NO_POOLS, paths(a=FILE), SHARED, on)
-    assert not found(run, disks, NO_POOLS, paths(a=LOCAL), UNSHARED, Selinux(True, ()))
-    assert not found(run, disks, NO_POOLS, paths(a=LOCAL), UNSHARED, None), "nobody asks whether it is enforcing"
-    assert found(run, GuestDisks((VOLUME,)), FAST, paths(a=FILE), SHARED, off)
+    assert not run(disks, NO_POOLS, paths(a=FILE), SHARED, on)
+    assert not run(disks, NO_POOLS, paths(a=LOCAL), UNSHARED, Selinux(True, ()))
+    assert not run(disks, NO_POOLS, paths(a=LOCAL), UNSHARED, None), "nobody asks whether it is enforcing"
+    assert run(GuestDisks((VOLUME,)), FAST, paths(a=FILE), SHARED, off)
     gluster = Mounts((replace(LOCAL_MOUNT, device="0:45", type="fuse.glusterfs"),))
-    [finding] = found(run, disks, NO_POOLS, paths(a=replace(FILE, magic=0x65735546)), gluster, fuse)
+    [finding] = run(disks, NO_POOLS, paths(a=replace(FILE, magic=0x65735546)), gluster, fuse)
     assert finding.remedy == "On the target: setsebool -P virt_use_fusefs on"
     context = Mounts((nfs(context="system_u:object_r:svirt_image_t:s0"),))
-    assert not found(run, disks, NO_POOLS, paths(a=FILE), context, off)
+    assert not run(disks, NO_POOLS, paths(a=FILE), context, off)
     with pytest.raises(NotApplicable):
-        found(run, disks, NO_POOLS, paths(a=FILE), SHARED, Selinux(False, ()))
+        run(disks, NO_POOLS, paths(a=FILE), SHARED, Selinux(False, ()))
     with pytest.raises(Unavailable):
-        found(run, disks, NO_POOLS, paths(a=FILE), SHARED, Selinux(True, ()))
+        run(disks, NO_POOLS, paths(a=FILE), SHARED, Selinux(True, ()))
+    unread = Missing(Unavailable(SecurityDrivers.probes[0], "no"))
+    assert not run(disks, NO_POOLS, paths(a=FILE), SHARED, on, unread, unread), "it is on: nobody asks"
+    with pytest.raises(NotApplicable, match="confine"):  # security_driver = "none" in qemu.conf
+        run(disks, NO_POOLS, paths(a=FILE), SHARED, off, drivers=SecurityDrivers(frozenset({"none"})))
+    with pytest.raises(NotApplicable, match="confine"):
+        run(disks, NO_POOLS, paths(a=FILE), SHARED, off, GuestLabels(frozenset(), unconfined=True))
 
 
 def user(uid=107, gid=107):
@@ -69,6 +80,7 @@ def test_permissions_and_ids():
     assert found(checks.qemu_uid_same, user(), user(64055, 107), SHARED, SHARED)
     assert not found(checks.qemu_uid_same, user(), user(64055, 107), SHARED, UNSHARED)
     assert not found(checks.qemu_uid_same, user(), user(gid=993), SHARED, SHARED), "the owner needs no group"
+    assert checks.qemu_uid_same.plain_guest, "a guest on other storage is not concerned by some common mount"
 
 
 CONF = QemuConf()
@@ -77,9 +89,18 @@ CONF = QemuConf()
 def test_images_on_nfs():
     running, off = GuestState("running", True, True), GuestState("shut off", False, True)
 
-    def judged(mode, uid, gid, *, disk=DISK, mounts=SHARED, conf=CONF, state=running, qemu=107):
+    def judged(mode, uid, gid, *, disk=DISK, mounts=SHARED, conf=CONF, state=running, qemu=107, own=None):
         image = replace(FILE, components=(Component(0o755, 0, 0), Component(mode, uid, gid)))
-        facts = (state, GuestDisks((disk,)), NO_POOLS, paths(a=image), mounts, user(qemu), conf)
+        facts = (
+            state,
+            GuestDisks((disk,)),
+            NO_POOLS,
+            paths(a=image),
+            mounts,
+            user(qemu),
+            conf,
+            user(qemu) if own is None else own,
+        )
         return found(checks.images_open, *facts)
 
     assert not judged(0o600, 107, 0)
@@ -90,6 +111,11 @@ def test_images_on_nfs():
     [finding] = judged(0o644, 0, 0)
     assert (finding.expected, finding.actual) == ("/srv/a open to qemu (107:107)", "0644 0:0")
     assert "squashes root" in finding.because
+    assert finding.remedy.startswith("chown 107:107 /srv/a")
+    [finding] = judged(0o600, 107, 107, qemu=64055, own=user(107))
+    assert finding.remedy.startswith("Give qemu on the target the uid that qemu has here (107); not chown")
+    [finding] = judged(0o600, 107, 107, qemu=64055, own=Missing(Unavailable(QemuConf.probes[0], "not root")))
+    assert finding.remedy == "Give the hypervisor's account the same uid on both hosts"
     assert not judged(0o644, 0, 0, disk=replace(DISK, readonly=True))
     [finding] = judged(0o600, 0, 0, conf=QemuConf(dynamic_ownership=False))
     assert finding.because.startswith("dynamic_ownership = 0")
@@ -98,7 +124,7 @@ def test_images_on_nfs():
     with pytest.raises(NotApplicable):
         judged(0o600, 0, 0, state=off)
     with pytest.raises(Unavailable):
-        found(checks.images_open, running, GuestDisks((DISK,)), NO_POOLS, paths(), SHARED, user(), CONF)
+        found(checks.images_open, running, GuestDisks((DISK,)), NO_POOLS, paths(), SHARED, user(), CONF, user())
 
 
 def test_administrator():

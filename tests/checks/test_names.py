@@ -67,6 +67,10 @@ def test_migration_address():
             list(run(own(), QemuConf(migration_address=everywhere), peers))
     with pytest.raises(Unavailable, match="not asked"):
         list(run(own("kvm03"), QemuConf(migration_address="10.0.0.12"), peers))
+    six = PeerAddresses((("kvm02", (Route("2001:db8::12", "eth0", None),)),))
+    assert list(run(own(), QemuConf(migration_address="2001:0db8:0::12"), six)) == [], "one address, written otherwise"
+    with pytest.raises(Unavailable):
+        list(run(own(), QemuConf(migration_address="kvm02-mig"), peers))
 
 
 def test_unique():

@@ -1,12 +1,12 @@
 """Network checks, on plain values; among them what really happened in a lab of real migrations."""
 
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import pytest
 
-from audit.check import Blocks, NotApplicable, Severity, Unavailable
+from audit.check import At, Blocks, NotApplicable, Severity, Unavailable
 from audit.facts.guest_devices import GuestNics, Nic
-from audit.facts.layer2 import GuestVlans, Neighbour, Segment, Segments, Station, Stations
+from audit.facts.layer2 import GuestVlans, Neighbour, Segment, Segments
 from audit.facts.network import LibvirtNetwork, LibvirtNetworks, Link, Links, Subnets
 from checks import network as checks
 from tests.asked import found
@@ -24,8 +24,8 @@ def links(*those):
     return Links(those)
 
 
-def network(name="prod", bridge="br0", *, active=True):
-    return LibvirtNetworks((LibvirtNetwork(name, active, False, "bridge", bridge, (), frozenset()),))
+def network(name="prod", bridge="br0", *, active=True, forward="bridge", devices=(), groups=()):
+    return LibvirtNetworks((LibvirtNetwork(name, active, False, forward, bridge, devices, frozenset(groups)),))
 
 
 NONE = LibvirtNetworks(())
@@ -50,6 +50,39 @@ def test_libvirt_networks():
     assert found(checks.sources_present, NETWORKED, links(), network())
     with pytest.raises(Unavailable):
         found(checks.sources_present, NETWORKED, links(link()), LibvirtNetworks((), "no network driver"))
+
+
+def test_networks_without_a_bridge_need_one_of_their_devices():
+    passed = network(bridge=None, forward="passthrough", devices=("ens1f0", "ens1f1"))
+    [finding] = found(checks.sources_present, NETWORKED, links(link()), passed)
+    assert finding.expected == "the device ens1f0 on the target"
+    assert not found(checks.sources_present, NETWORKED, links(link("ens1f1", None)), passed)
+
+
+def test_the_local_port_of_an_open_vswitch_may_be_down():
+    switched = GuestNics((nic(type="network", source="br0", network="prod", virtualport="openvswitch"),))
+    userspace = links(link(kind="tun", up=False))
+    assert not found(checks.sources_present, switched, userspace, network())
+    assert found(checks.sources_present, NETWORKED, userspace, network())
+
+
+def test_port_groups():
+    def judged(theirs, ours=("v10", "v20"), group="v10"):
+        nics = GuestNics((nic(type="network", source="br0", network="prod", portgroup=group),))
+        return found(checks.portgroups_present, nics, network(groups=ours), network(groups=theirs))
+
+    assert not judged(("v10",))
+    [finding] = judged(("v20", "v30"))
+    assert (finding.expected, finding.actual) == ("port group v10 in prod on the target", "v20, v30")
+    assert not judged((), ours=()), "missing here as well: nothing changes"
+    assert not found(checks.portgroups_present, _grouped(), network(groups=["v10"]), NONE), "network.sources_present"
+    with pytest.raises(NotApplicable):
+        judged((), group=None)
+    assert (checks.portgroups_present.severity, checks.portgroups_present.blocks) == (Severity.HIGH, Blocks.NOTHING)
+
+
+def _grouped():
+    return GuestNics((nic(type="network", source="br0", network="prod", portgroup="v10"),))
 
 
 def test_networks_matter_to_those_who_use_them():
@@ -81,6 +114,9 @@ def test_common_bridge():
     assert not found(checks.common_bridge, links(), network(), links(), network())
     assert found(checks.common_bridge, links(link()), NONE, links(link("br1")), NONE)
     assert found(checks.common_bridge, links(), network(), links(), network(active=False))
+    for forward in ("nat", "route", None):
+        default = network("default", "virbr0", forward=forward)
+        assert found(checks.common_bridge, links(), default, links(), default), "each host's own"
 
 
 def test_same_subnet():
@@ -95,22 +131,26 @@ def test_same_subnet():
     assert not judged(subnets("10.0.0.0/24"), Subnets(()))
 
 
-def segment(device="br0", vlans=(), gateway=None, mac="aa:aa:aa:aa:aa:01", carried=None):
-    neighbours = frozenset({Neighbour(gateway, mac)} if gateway else ())
-    gateways = frozenset({gateway} if gateway else ())
-    return Segment(device, frozenset(vlans), carried is not None, frozenset(carried or ()), gateways, neighbours)
+def segment(device="br0", vlans=(), gateway=None, mac="aa:aa:aa:aa:aa:01", carried=None, *, used=True):
+    return Segment(
+        device,
+        frozenset(vlans),
+        carried is not None,
+        frozenset(carried or ()),
+        frozenset({gateway} if gateway else ()),
+        frozenset({Neighbour(gateway, mac)} if gateway else ()),
+        bridge=True,
+        used=used,
+    )
 
 
-def segments(*those, unread=""):
-    return Segments(those, unread)
-
-
-QUIET = Stations(frozenset(), frozenset())
+def segments(*those, unread="", unheard=""):
+    return Segments(those, unread, unheard)
 
 
 def test_what_speaks_against_one_network():
-    def judged(here, there, ours=QUIET, theirs=QUIET):
-        return found(checks.same_network, NETWORKED, network(), here, network(), there, ours, theirs)
+    def judged(here, there):
+        return found(checks.same_network, NETWORKED, network(), here, network(), there)
 
     one, other = segments(segment(vlans=[100])), segments(segment(vlans=[200]))
     assert not judged(one, one)
@@ -122,40 +162,34 @@ def test_what_speaks_against_one_network():
     [finding] = judged(router, segments(segment(gateway="10.0.0.1", mac="aa:aa:aa:aa:aa:02")))
     assert finding.actual == "gateway 10.0.0.1 at aa:aa:aa:aa:aa:02"
     assert not judged(router, segments(segment(gateway="10.0.0.1", mac="00:00:5e:00:01:01")))
-    guest = frozenset({Station("br0", "52:54:00:00:00:01", None)})
-    assert not judged(one, other, Stations(guest, frozenset()), Stations(frozenset(), guest)), "proved all the same"
+    mac = frozenset({"52:54:00:00:00:01"})
+    heard = segments(replace(segment(vlans=[100]), guests=mac)), segments(replace(segment(vlans=[200]), outside=mac))
+    assert not judged(*heard), "proved all the same"
     assert (checks.same_network.severity, checks.same_network.blocks) == (Severity.MEDIUM, Blocks.NOTHING)
 
 
 def test_what_proves_one_network():
-    tap = Link("vnet0", True, 1500, "tun", "br0", None)
-    used = links(link(), tap)
-
-    def judged(here, there, ours=QUIET, theirs=QUIET, theirs_links=used):
-        return found(checks.same_network_proved, used, here, ours, theirs_links, there, theirs)
+    def judged(*hosts):
+        return found(checks.same_network_proved, tuple(At(f"h{n}", fact) for n, fact in enumerate(hosts)))
 
     router, silent = segments(segment(gateway="10.0.0.1")), segments(segment())
     assert not judged(router, router)
-    [finding] = judged(router, silent)
-    assert finding.actual == "br0: not contradicted, not proved"
-    [finding] = judged(segments(segment(vlans=[1])), segments(segment(vlans=[2])))
-    assert finding.actual == "br0: VLAN 1 here, VLAN 2 on the target"
-    assert not judged(router, router, Stations(frozenset(), frozenset(), "bridge: not found"))
+    assert not judged(router, router, segments(segment("br1"))), "one host alone has it"
+    [finding] = judged(router, silent, router, silent)
+    assert finding.expected == "br0 proved to be one network on the 4 hosts that have it"
+    assert finding.actual == "one network of h0, h2; no proof about h1, h3"
+    assert finding.hosts == {"h0", "h1", "h2", "h3"}
+    [finding] = judged(*(silent for _ in range(9)))
+    assert finding.actual == "no proof about h0, h1, h2, h3, h4 and 4 more"
+    deaf = segments(segment(), unheard="bridge: not found")
     with pytest.raises(Unavailable):
-        judged(router, silent, Stations(frozenset(), frozenset(), "bridge: not found"))
+        judged(router, deaf)
+    assert not judged(router, segments(segment(gateway="10.0.0.1"), unheard="bridge: not found"))
     with pytest.raises(NotApplicable):
-        judged(router, router, theirs_links=links(link("br1")))
+        judged(segments(segment(used=False)), segments(segment(used=False)))
     with pytest.raises(NotApplicable):
-        found(checks.same_network_proved, links(link()), router, QUIET, links(link()), router, QUIET)
+        judged(router, segments(replace(segment(), bridge=False)))
     assert checks.same_network_proved.severity is Severity.INFO
-
-
-def test_what_is_proved_is_said_beside_what_is_not():
-    both = links(link(), link("br1"), *(Link(f"vnet{n}", True, 1500, "tun", f"br{n}", None) for n in (0, 1)))
-    here = segments(segment(gateway="10.0.0.1"), segment("br1"))
-    [finding] = found(checks.same_network_proved, both, here, QUIET, both, here, QUIET)
-    assert finding.actual == "br1: not contradicted, not proved"
-    assert finding.because == "br0 is proved by the neighbour 10.0.0.1 at aa:aa:aa:aa:aa:01"
 
 
 def test_networks_of_the_hosts_own():
@@ -180,15 +214,19 @@ def test_networks_of_the_hosts_own():
 
 
 def test_vlans_of_the_guest():
-    def judged(target, tags=(10,), nics=BRIDGED):
-        return found(checks.vlans_carried, nics, GuestVlans((frozenset(tags),)), NONE, target)
+    def judged(target, tags=(10,), nics=BRIDGED, source=None):
+        here = source or segments(segment("br-prod"))
+        return found(checks.vlans_carried, nics, GuestVlans((frozenset(tags),)), NONE, here, NONE, target)
 
     [finding] = judged(segments(segment("br-prod", carried=[1, 20])))
     assert finding.expected == "br-prod on the target to carry VLAN 10"
     assert not judged(segments(segment("br-prod", carried=[1, 10])))
-    assert not judged(segments(segment("br-prod"))), "a bridge that does not filter"
+    assert not judged(segments(segment("br-prod"))), "neither bridge filters"
+    [finding] = judged(segments(segment("br-prod")), source=segments(segment("br-prod", carried=[10])))
+    assert finding.actual == "VLAN filtering is off"
     switched = GuestNics((nic(source="br-prod", virtualport="openvswitch"),))
-    assert not judged(segments(segment("br-prod", carried=[1])), nics=switched)
+    with pytest.raises(NotApplicable, match="Open vSwitch"):
+        judged(segments(segment("br-prod", carried=[1])), nics=switched)
     with pytest.raises(Unavailable):
         judged(segments(segment("br-prod", carried=[1]), unread="bridge: not found"))
     with pytest.raises(NotApplicable):

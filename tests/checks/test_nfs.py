@@ -4,8 +4,10 @@ from dataclasses import replace
 
 import pytest
 
-from audit.check import At, Blocks, NotApplicable, Unavailable
+from audit.check import At, Blocks, NotApplicable, Severity, Unavailable
 from audit.facts.guest_devices import Disk, GuestDisks
+from audit.facts.names import OwnAddresses
+from audit.facts.network import Address
 from audit.facts.nfs import Client, Export, Exports, NfsClient, NfsUse
 from audit.facts.paths import Paths, PathState
 from audit.facts.pools import Pools
@@ -29,7 +31,11 @@ SHARED = Mounts((nfs(),))
 
 def test_nfs():
     local = Mount("/srv", "0:45", "/", "nfs", "nas:/vm", False, frozenset({"vers=3", "nolock", "local_lock=all"}))
-    assert found(checks.locking, SHARED)
+    [finding] = found(checks.locking, SHARED)
+    assert finding.actual == "/srv: NFS 4.2, locks kept by the server"
+    homes = Mounts(tuple(nfs(path=f"/home/{n}") for n in range(7)))
+    [finding] = found(checks.locking, homes)
+    assert finding.actual.endswith(" and 2 more"), "one note a host, however many mounts"
     assert not found(checks.locking, Mounts((local, LOCAL_MOUNT)))
     assert found(checks.locking_same, SHARED, Mounts((local,)))
     assert not found(checks.locking_same, SHARED, SHARED)
@@ -37,12 +43,27 @@ def test_nfs():
     assert found(checks.same_export, SHARED, Mounts((nfs(server="nas2", address="10.0.0.6"),)))
     assert found(checks.same_export, SHARED, Mounts((nfs(export="/other"),)))
     assert not found(checks.same_export, SHARED, Mounts((nfs(path="/other"), LOCAL_MOUNT)))
+    assert checks.same_export.severity is Severity.LOW, "a folder for each host's own backups is no obstacle"
 
 
-def served(theirs, *, there=FILE, disk=DISK):
+CLIENT = OwnAddresses((Address("br0", "10.0.0.1", 24),))
+SERVER = OwnAddresses((Address("br0", "10.0.0.5", 24), Address("br0", "fd00::5", 64)))
+
+
+def served(theirs, *, there=FILE, disk=DISK, ours=SHARED, addresses=(CLIENT, CLIENT)):
     names = ("/srv/a", "/srv/base")
     here, other = (Paths(names, (state, state)) for state in (FILE, there))
-    return found(checks.same_server, GuestDisks((disk,)), NO_POOLS, here, SHARED, NO_POOLS, other, theirs)
+    own, their_own = addresses
+    facts = (GuestDisks((disk,)), NO_POOLS, here, ours, own, NO_POOLS, other, theirs, their_own)
+    return found(checks.same_server, *facts)
+
+
+@pytest.mark.parametrize("itself", ["127.0.0.1", "::1", "fd00::5"])
+def test_a_server_that_mounts_its_own_export_is_the_same_server(itself):
+    own = Mounts((nfs(server="localhost", address=itself),))
+    assert not served(own, addresses=(CLIENT, SERVER))
+    assert not served(SHARED, ours=own, addresses=(SERVER, CLIENT))
+    assert served(own), "the end of a tunnel, to whom is not known"
 
 
 def test_one_server_by_two_addresses_is_for_somebody_to_look_at():
@@ -139,8 +160,12 @@ def test_exports_of_a_server_that_is_one_of_the_hosts():
     assert {finding.hosts for finding in closed} == {frozenset({"b", "a"}), frozenset({"b", "c"})}
     assert {finding.actual for finding in closed} == {"it does not"}
     assert {finding.actual for finding in found(run, (A, server(entry(read_only=True))))} == {"ro"}
-    with pytest.raises(Unavailable):
-        found(run, (A, server(entry("@cluster"))))
+    assert not found(run, (A, server(entry("@cluster")))), "whoever is in it may write"
+    with pytest.raises(Unavailable, match="which of @cluster, a-storage holds for a"):
+        found(run, (A, server(entry("@cluster", read_only=True), entry("a-storage"))))
+    assert not found(run, (A, server(entry("a-storage")))), "perhaps its name on the storage network"
+    assert found(run, (A, B, server(entry("b")))), "another host's name is not"
+    assert not found(run, (A, server())), "NFS-Ganesha, or the like, serves it"
 
 
 def test_root_squash_of_a_server_that_is_one_of_the_hosts():
@@ -149,3 +174,5 @@ def test_root_squash_of_a_server_that_is_one_of_the_hosts():
     assert finding.expected == "/vm on c: no_root_squash for a"
     assert not found(run, (A, server(entry())))
     assert not found(run, (A, B))
+    with pytest.raises(Unavailable):
+        found(run, (A, server(entry("@cluster", root_squash=True), entry("a-storage"))))

@@ -282,7 +282,28 @@ def test_pools_and_secrets():
 
 
 def test_plain_guests_need_shared_storage():
-    assert not found(checks.plain_guest_shared, SHARED, SHARED)
-    assert not found(checks.plain_guest_shared, SHARED, Mounts((replace(nfs(), type="nfs"),)))
-    [finding] = found(checks.plain_guest_shared, SHARED, UNSHARED)
-    assert finding.actual == "/srv here, none on the target"
+    nothing = (NO_POOLS, Secrets(frozenset()), paths())
+
+    def judged(ours, theirs, own=nothing, other=nothing):
+        return found(checks.plain_guest_shared, ours, *own, theirs, *other)
+
+    assert not judged(SHARED, SHARED)
+    assert not judged(SHARED, Mounts((replace(nfs(), type="nfs"),)))
+    [finding] = judged(SHARED, Mounts((nfs(server="nas2", address="10.0.0.6"),)))
+    assert finding.actual == "/srv from nas:/vm here, /srv from nas2:/vm on the target"
+    backup = nfs("/backup", export="/backup/kvm01")
+    assert not judged(Mounts((backup, nfs())), Mounts((replace(backup, source="nas:/backup/kvm02"), nfs())))
+    [finding] = judged(SHARED, UNSHARED)
+    assert finding.actual == "/srv from nas:/vm here, none on the target"
+    rbd = (Pools((Pool("vms", "rbd", True, None),)), *nothing[1:])
+    assert not judged(UNSHARED, UNSHARED, rbd, rbd), "Ceph"
+    assert judged(UNSHARED, UNSHARED, rbd, (Pools((Pool("vms", "rbd", False, None),)), *nothing[1:]))
+    local = (Pools((Pool("vms", "dir", True, "/srv"),)), *nothing[1:])
+    assert judged(UNSHARED, UNSHARED, local, local), "a folder of each host's own"
+    cephx = (NO_POOLS, Secrets(frozenset({"u"}), storage=frozenset({"u"})), paths())
+    assert not judged(UNSHARED, UNSHARED, cephx, cephx), "Ceph without pools of libvirt's"
+    assert judged(UNSHARED, UNSHARED, cephx, (NO_POOLS, Secrets(frozenset({"u"})), paths()))
+    san = (*nothing[:2], paths(**{"/dev/mapper/a": BLOCK}))
+    assert not judged(UNSHARED, UNSHARED, san, san), "LUNs"
+    other = (*nothing[:2], paths(**{"/dev/mapper/a": replace(BLOCK, identity=frozenset({"naa.2#0"}))}))
+    assert judged(UNSHARED, UNSHARED, san, other)

@@ -32,6 +32,20 @@ def test_labels(guest_source):
     assert labels("<seclabel type='none' model='none'/>") == frozenset()
 
 
+@pytest.mark.parametrize(
+    ("inner", "unconfined"),
+    [
+        ("", False),
+        ("<seclabel type='none'/>", True),
+        ("<seclabel type='none' model='selinux'/>", True),
+        ("<seclabel type='none' model='dac'/>", False),
+        ("<seclabel type='dynamic' model='selinux'/><seclabel type='none'/>", False),
+    ],
+)
+def test_a_guest_may_ask_not_to_be_confined(guest_source, inner, unconfined):
+    assert GuestLabels.parse(guest_source(f"<domain><name>g</name>{inner}</domain>")).unconfined is unconfined
+
+
 @given(st.text(max_size=80))
 def test_any_text(text):
     output = Evidence("cpu.capabilities", status=0, stdout=text.encode("utf-8", "replace"))

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import random
 from dataclasses import replace
 
 import pytest
@@ -17,9 +18,8 @@ from audit.facts.layer2 import (
     GuestVlans,
     Neighbour,
     Segments,
-    Station,
-    Stations,
     contradiction,
+    groups,
     proof,
 )
 
@@ -55,6 +55,13 @@ PORTS = [
     {"ifname": "eno2", "vlans": [{"vlan": 1, "flags": ["PVID"]}, {"vlan": 10, "vlanEnd": 20}]},
     {"ifname": "vnet1", "vlans": [{"vlan": 30}]},
 ]
+FDB = """\
+52:54:00:00:00:01 dev vnet0 master br-prod 
+52:54:00:00:00:02 dev bond0.100 master br-prod 
+52:54:00:00:00:03 dev eno2 vlan 10 extern_learn master br-trunk 
+00:00:5e:00:01:0a dev bond0.100 master br-prod 
+end
+"""  # noqa: W291  # as bridge prints it
 HOST = {
     "network.links": json.dumps(LINKS),
     "network.default_route": '[{"dst":"default","gateway":"10.0.0.1","dev":"br0","flags":[]}]',
@@ -62,6 +69,7 @@ HOST = {
     "network.addresses": '[{"ifname":"br0","addr_info":[{"local":"10.0.0.9","prefixlen":24}]},'
     '{"ifname":"lo","addr_info":[{"local":"127.0.0.1","prefixlen":8}]}]',
     VLANS.name: json.dumps(PORTS),
+    STATIONS.name: FDB,
 }
 
 
@@ -70,7 +78,11 @@ def test_segments(said):
     assert segments.find("br-prod").vlans == {100}, "a vxlan's number is no VLAN"
     assert segments.find("bond0.100").vlans == {100}
     br0 = segments.find("br0")
-    assert br0.neighbours == {Neighbour("10.0.0.1", "aa:aa:aa:aa:aa:01"), Neighbour("10.0.0.9", OWN_MAC)}
+    assert br0.neighbours == {Neighbour("10.0.0.1", "aa:aa:aa:aa:aa:01")}
+    assert br0.own == {Neighbour("10.0.0.9", OWN_MAC)}
+    assert (br0.bridge, br0.used) == (True, False)
+    assert segments.find("br-prod").used
+    assert not segments.find("bond0").bridge
     assert br0.gateways == {"10.0.0.1"}
     trunk = segments.find("br-trunk")
     assert (br0.filtering, trunk.filtering) == (False, True)
@@ -92,58 +104,104 @@ def test_segments_unavailable(said, probe):
             Segments.parse(said(HOST | {probe: answer}))
 
 
-FDB = """\
-52:54:00:00:00:01 dev vnet0 master br-prod 
-52:54:00:00:00:02 dev bond0.100 master br-prod 
-52:54:00:00:00:03 dev eno2 vlan 10 extern_learn master br-trunk 
-00:00:5e:00:01:0a dev bond0.100 master br-prod 
-end
-"""  # noqa: W291  # as bridge prints it
-
-
 def test_stations(said):
-    stations = Stations.parse(said(HOST | {STATIONS.name: FDB}))
-    assert stations.guests == {Station("br-prod", "52:54:00:00:00:01", None)}
-    assert stations.outside == {
-        Station("br-prod", "52:54:00:00:00:02", None),
-        Station("br-trunk", "52:54:00:00:00:03", 10),
-    }
-    assert Stations.parse(said(HOST | {STATIONS.name: (127, "bridge: not found")})).unread
-    with pytest.raises(ValueError, match="not a station"):
-        Stations.parse(said(HOST | {STATIONS.name: "nonsense\nend\n"}))
-    with pytest.raises(ValueError, match="cut off"):
-        Stations.parse(said(HOST | {STATIONS.name: FDB.removesuffix("end\n")}))
+    segments = Segments.parse(said(HOST))
+    assert segments.find("br-prod").guests == {"52:54:00:00:00:01"}
+    assert segments.find("br-prod").outside == {"52:54:00:00:00:02"}, "no router's of several"
+    assert segments.find("br-trunk").outside == {"52:54:00:00:00:03 in VLAN 10"}
+    assert not segments.stations_unread
 
 
-NONE = Stations(frozenset(), frozenset())
+@pytest.mark.parametrize("answer", [(127, "bridge: not found"), "nonsense\nend\n", FDB.removesuffix("end\n")])
+def test_stations_that_were_not_read_take_nothing_from_the_rest(said, answer):
+    segments = Segments.parse(said(HOST | {STATIONS.name: answer}))
+    assert segments.stations_unread
+    assert segments.find("br-prod").vlans == {100}
+    assert not segments.find("br-prod").outside
 
 
 @pytest.fixture
 def br0(said):
-    return replace(Segments.parse(said(HOST)).find("br0"), neighbours=frozenset())
+    return replace(Segments.parse(said(HOST)).find("br0"), neighbours=frozenset(), own=frozenset())
 
 
-def seen(segment, *neighbours):
-    return replace(segment, neighbours=frozenset(Neighbour(*one) for one in neighbours))
+def seen(segment, *neighbours, own=()):
+    return replace(
+        segment,
+        neighbours=frozenset(Neighbour(*one) for one in neighbours),
+        own=frozenset(Neighbour(*one) for one in own),
+    )
+
+
+ROUTER, VIRTUAL = ("10.0.0.1", "aa:aa:aa:aa:aa:01"), ("10.0.0.1", "00:00:5e:00:01:0a")
 
 
 def test_a_common_neighbour_proves_one_network(br0):
-    router, virtual = ("10.0.0.1", "aa:aa:aa:aa:aa:01"), ("10.0.0.1", "00:00:5e:00:01:0a")
-    assert proof(seen(br0, router), seen(br0, router, ("10.0.0.4", OWN_MAC)), NONE, NONE).startswith("the neighbour")
-    assert not proof(seen(br0, router), seen(br0, ("10.1.0.1", router[1])), NONE, NONE), "a router's MAC is everywhere"
-    assert not proof(seen(br0, virtual), seen(br0, virtual), NONE, NONE)
+    assert proof(seen(br0, ROUTER), seen(br0, ROUTER, ("10.0.0.4", OWN_MAC))).startswith("the neighbour")
+    assert not proof(seen(br0, ROUTER), seen(br0, ("10.1.0.1", ROUTER[1]))), "a router's MAC is everywhere"
+    assert not proof(seen(br0, VIRTUAL), seen(br0, VIRTUAL))
+
+
+def test_hosts_that_see_each_other_are_on_one_network(br0):
+    assert proof(seen(br0, own=[ROUTER]), seen(br0, ROUTER))
+    assert proof(seen(br0, ROUTER), seen(br0, own=[ROUTER]))
+
+
+def test_an_address_that_both_hosts_have_proves_nothing(br0):
+    """`virsh net-dumpxml | net-define` copies the bridge's address and its MAC: two networks, each its host's own."""
+    copied = seen(br0, own=[("192.168.122.1", "52:54:00:aa:bb:cc")])
+    assert not proof(copied, copied)
+    assert groups({"a": copied, "b": copied}) == [["a"], ["b"]]
+
+
+def heard(segment, *, guests=(), outside=()):
+    return replace(segment, guests=frozenset(guests), outside=frozenset(outside))
+
+
+MAC = "52:54:00:00:00:01"
 
 
 def test_a_guest_that_the_other_hears_proves_it_too(br0):
-    guest = Station("br0", "52:54:00:00:00:01", None)
-    ours, theirs = Stations(frozenset({guest}), frozenset()), Stations(frozenset(), frozenset({guest}))
-    assert "52:54:00:00:00:01" in proof(br0, br0, ours, theirs)
-    assert "52:54:00:00:00:01" in proof(br0, br0, theirs, ours)
-    assert not proof(br0, br0, ours, ours), "two guests with one address"
-    assert not proof(br0, br0, theirs, theirs), "a router that both hear"
-    assert not proof(br0, replace(br0, device="br1"), ours, theirs)
-    other = Stations(frozenset(), frozenset({guest._replace(vlan=10)}))
-    assert not proof(br0, br0, ours, other)
+    ours, theirs = heard(br0, guests=[MAC]), heard(br0, outside=[MAC])
+    assert MAC in proof(ours, theirs)
+    assert MAC in proof(theirs, ours)
+    assert not proof(theirs, theirs), "a router that both hear"
+    assert not proof(ours, heard(br0, guests=[MAC], outside=[MAC])), "two guests with one address"
+    assert not proof(ours, heard(br0, outside=[f"{MAC} in VLAN 10"]))
+
+
+def test_groups(br0):
+    hosts = {
+        "a": seen(br0, ROUTER),
+        "b": seen(br0, own=[("10.0.0.2", MAC)]),
+        "c": seen(heard(br0, outside=["52:54:00:00:00:09"]), ("10.0.0.2", MAC)),
+        "d": seen(heard(br0, guests=["52:54:00:00:00:09"]), VIRTUAL),
+        "e": seen(br0, VIRTUAL),
+    }
+    assert groups(hosts) == [["b", "c", "d"], ["a"], ["e"]]
+    assert groups(hosts | {"f": seen(br0, ROUTER, ("10.0.0.2", MAC))}) == [["a", "b", "c", "d", "f"], ["e"]]
+
+
+def test_groups_agree_with_proof(br0):
+    """Pair by pair and all at once, on evidence that is drawn at random."""
+    rng = random.Random(1)
+    for _ in range(300):
+        some = [(f"10.0.0.{n}", MAC[:-1] + str(n)) for n in range(6)]
+        macs = [f"52:54:00:00:01:0{n}" for n in range(4)]
+
+        def drawn(those):
+            return rng.sample(those, rng.randint(0, 1))
+
+        hosts = {
+            name: heard(seen(br0, *drawn(some), own=drawn(some)), guests=drawn(macs), outside=drawn(macs))
+            for name in "abcd"
+        }
+        of = {host: part for part in groups(hosts) for host in part}
+        twice = [mac for mac in macs if sum(mac in segment.guests for segment in hosts.values()) > 1]
+        for one in hosts:
+            for other in hosts:
+                if one != other and proof(hosts[one], hosts[other]) and not twice:
+                    assert of[one] is of[other]
 
 
 def test_contradictions(br0):
@@ -178,9 +236,8 @@ def test_any_text(text):
     for probe in (NEIGHBOURS.name, VLANS.name, STATIONS.name):
         outputs = {name: Evidence(name, 0, answer.encode()) for name, answer in HOST.items()}
         said = Said(HostEvidence("h", outputs | {probe: Evidence(probe, 0, data)}))
-        for kind in (Segments, Stations):
-            with contextlib.suppress(Unavailable, ValueError, LookupError):
-                kind.parse(said)
+        with contextlib.suppress(Unavailable, ValueError, LookupError):
+            Segments.parse(said)
 
 
 @pytest.mark.corpus

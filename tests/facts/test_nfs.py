@@ -25,15 +25,34 @@ def exports(said):
     return Exports.parse(said({EXPORTS.name: TEXT}))
 
 
+def one(exports, folder, client, strangers=()):
+    entries = exports.to(folder, client, frozenset(strangers))
+    assert len(entries) <= 1
+    return next(iter(entries), None)
+
+
 def test_the_most_particular_entry_counts(exports):
-    assert not exports.to("/srv/a/vm", NODE1).read_only
-    assert exports.to("/srv/a", NODE2).read_only
-    assert exports.to("/srv/a", FAR) is None
-    assert exports.to("/srv", NODE1) is None
-    assert exports.to("/srv/b", FAR).root_squash
-    assert exports.to("/srv/c", FAR).root_squash, "squashed where nothing is said"
-    assert not exports.to("/srv/my images", NODE1).read_only
-    assert exports.to("/srv/my images", NODE2).read_only, "by the pattern of its name"
+    known = {"node1.example.com"}
+    assert not one(exports, "/srv/a/vm", NODE1).read_only
+    assert one(exports, "/srv/a", NODE2, known).read_only
+    assert one(exports, "/srv/a", FAR, known) is None
+    assert one(exports, "/srv", NODE1) is None
+    assert one(exports, "/srv/b", FAR).root_squash
+    assert one(exports, "/srv/c", FAR).root_squash, "squashed where nothing is said"
+    assert one(exports, "/srv/my images", NODE2).read_only, "by the pattern of its name"
+    assert not one(exports, "/srv/my images", NODE1).read_only
+
+
+def test_a_name_that_may_be_the_client_s_own_leaves_it_open(exports):
+    """Hosts have names on a storage network that they do not call themselves by."""
+    assert {entry.client for entry in exports.to("/srv/a", NODE2)} == {"node1.example.com", "10.0.0.0/24"}
+
+
+def test_the_order_of_exports_5(said):
+    text = "/srv *(ro)\n/srv @all(ro)\n/srv node?(ro)\n/srv 10.0.0.0/24(ro)\n/srv node1(rw)\n"
+    everything = Exports.parse(said({EXPORTS.name: text}))
+    for client, expected in ((NODE1, ["node1"]), (NODE2, ["10.0.0.0/24"]), (FAR, ["*", "@all", "node?"])):
+        assert [entry.client for entry in everything.to("/srv", client, frozenset({"node1"}))] == expected
 
 
 def test_nfs4_clients_see_the_top_as_root(exports):
@@ -42,10 +61,9 @@ def test_nfs4_clients_see_the_top_as_root(exports):
 
 
 def test_a_netgroup_is_not_known(said):
-    exports = Exports.parse(said({EXPORTS.name: "/srv @cluster(rw)\n/srv node1(rw)\n"}))
-    assert exports.to("/srv", NODE1)
-    with pytest.raises(Unavailable):
-        exports.to("/srv", NODE2)
+    exports = Exports.parse(said({EXPORTS.name: "/srv @cluster(rw)\n/srv node1(rw)\n/srv *(ro)\n"}))
+    assert [entry.client for entry in exports.to("/srv", NODE1)] == ["node1"]
+    assert [entry.client for entry in exports.to("/srv", NODE2, frozenset({"node1"}))] == ["*", "@cluster"]
 
 
 def test_nothing_is_exported(said):

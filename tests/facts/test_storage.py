@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -16,7 +17,7 @@ from audit.evidence import Evidence, HostEvidence
 from audit.facts.base import Facts, Said, Unavailable
 from audit.facts.guest_devices import Disk
 from audit.facts.guest_source import read_guests
-from audit.facts.paths import PATHS, Paths, PathState
+from audit.facts.paths import MOUNTS_MARK, PATHS, Paths, PathState
 from audit.facts.pools import POOLS, POOLS_ACTIVE, SECRETS, Pool, Pools, Secrets
 from audit.facts.qemu_conf import QEMU_CONF
 from audit.facts.storage import (
@@ -154,6 +155,7 @@ def test_the_question_answers_truly(tmp_path, said):
     asked = [str(p) for p in (hostile, tmp_path / "link" / hostile.name, tmp_path / "dangling", inner, hostile / "x")]
     status, text, errors = run_question(*asked, "/", "/nope/x/y")
     assert (status, errors) == (0, b"")
+    assert text.partition(MOUNTS_MARK)[2] == Path("/proc/self/mountinfo").read_text()
     paths = Paths.parse(said({PATHS.name: answered(text, *asked, "/", "/nope/x/y")}))
     real = hostile.stat()
     for path in asked[:2]:
@@ -242,6 +244,21 @@ def test_mounts(said):
     assert (top.type, top.read_only, top.nfs.server, top.nfs.export) == ("nfs4", True, "fd00::5", "/")
     assert [mount.path for mount in mounts.shared] == ["/srv/a b", "/srv/q", "/srv/top", "/srv/v3"]
     assert mounts.of(file(device="0:48")).type == "fuse.quobyte"
+
+
+def test_what_looking_at_the_paths_has_mounted(said):
+    """autofs mounts what is asked for, and NFS 4 what lies within another export: after the mounts were listed."""
+    before = "21 1 253:1 / / rw - ext4 /dev/x rw\n22 21 0:40 / /net rw - autofs auto.net rw\n"
+    after = "23 22 0:57 / /net/nas rw - nfs4 nas:/vm rw,vers=4.2,addr=10.0.0.5\n24 21 0:58 / /run/x rw - tmpfs x rw\n"
+    looked = answered(f"record 0\n{FOLDERS}= missing\nmounts\n{before}{after}", "/net/nas")
+    answers = {MOUNTINFO.name: before, PATHS.name: looked}
+    mounts = Mounts.parse(said(answers))
+    assert mounts.of(file(device="0:57")).nfs.server == "nas"
+    assert mounts.of(file(device="0:58")) is None, "of local ones the first list counts"
+    assert not Paths.parse(said(answers)).at("/net/nas").exists
+    assert Mounts.parse(said({MOUNTINFO.name: before})).of(file(device="0:57")) is None
+    broken = {MOUNTINFO.name: before, PATHS.name: answered("x", "/net/nas", status=1)}
+    assert Mounts.parse(said(broken)).of(file(device="253:1")) is not None
 
 
 @pytest.mark.parametrize("text", ["", "21 1 253:1 / / rw  ext4 /dev/x rw\n", "a b c / / rw - ext4 /dev/x rw\n"])
@@ -401,6 +418,7 @@ def test_secrets(said):
     )
     secrets = Secrets.parse(said({SECRETS.name: text}))
     assert secrets.has("client.x secret")
+    assert secrets.storage == {"99999999-1111-4111-8111-111111111111"}
     assert secrets.has("99999999-1111-4111-8111-111111111112")
     assert not secrets.has("other")
     with pytest.raises(Unavailable):
