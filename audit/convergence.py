@@ -176,7 +176,7 @@ def _while_it_runs(load: Load, bandwidth: int, needed: int, guest: str) -> list[
     """From the least to the most that is asked of the guest."""
     fixes = []
     downtime = None if load.remaining is None else downtime_needed(load.remaining, bandwidth)
-    if load.remaining is not None and downtime is not None and downtime <= MOST_DOWNTIME_MS:
+    if load.remaining is not None and downtime is not None and load.downtime_ms < downtime <= MOST_DOWNTIME_MS:
         words = (
             f"{size(load.remaining)} are left, which {rate(bandwidth)} carry in {duration(load.remaining / bandwidth)}"
         )

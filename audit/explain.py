@@ -21,7 +21,8 @@ def explained(advice: Advice, notes: Sequence[str]) -> Iterator[str]:
     if advice["warning"]:
         yield from _wrapped("Warning: ", advice["warning"])
     for note in notes:
-        yield from _wrapped("Note: ", note)
+        if note != advice["warning"]:
+            yield from _wrapped("Note: ", note)
     yield from _hosts(advice)
     yield from _lost(advice)
     yield from _left_out(advice)

@@ -157,8 +157,9 @@ def images_open(
 ) -> Iterator[Finding]:
     """The target's hypervisor user may open the guest's images on NFS as they are.
 
-    libvirt gives images to that user, but on NFS it can only where the server lets root be root and
-    `dynamic_ownership` is on. What the mode allows needs neither. Access lists may allow more than the mode shows.
+    QEMU does not run as root. Before it starts, libvirt makes its user the owner of the images; on NFS that takes a
+    server that lets root be root, and `dynamic_ownership` in qemu.conf. Otherwise the user must be the owner already,
+    or the mode let it in. Access lists may allow more than the mode shows.
     """
     if not guest.active:
         raise NotApplicable("shut off: its images are given to QEMU's user when it starts")

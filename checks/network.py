@@ -20,7 +20,7 @@ from audit.check import (
 from audit.facts.guest_devices import GuestNics, Nic
 from audit.facts.layer2 import STATIONS, GuestVlans, Segment, Segments, contradiction, groups, proof
 from audit.facts.network import LibvirtNetwork, LibvirtNetworks, Links, Subnets
-from checks._words import few
+from audit.text import some_of
 
 _SWITCH = "Check the switch ports: the same networks, untagged and tagged, on both hosts"
 _OWN_NETWORK = {None: "isolated", "none": "isolated", "nat": "NAT", "route": "routed", "open": "routed"}
@@ -269,11 +269,11 @@ def same_network_proved(hosts: Cluster[Segments]) -> Told:
         if len(parts) > 1 and unread.keys() & of.keys():
             yield Unavailable(STATIONS, next(why for host, why in unread.items() if host in of))
         elif len(parts) > 1:
-            told = [f"one network of {few(part)}" for part in parts if len(part) > 1]
+            told = [f"one network of {some_of(part, 5)}" for part in parts if len(part) > 1]
             alone = [part[0] for part in parts if len(part) == 1]
             yield Finding(
                 expected=f"{name} proved to be one network on the {len(of)} hosts that have it",
-                actual="; ".join([*told, f"no proof about {few(alone)}"] if alone else told),
+                actual="; ".join([*told, f"no proof about {some_of(alone, 5)}"] if alone else told),
                 hosts=frozenset(of),
             )
 

@@ -21,7 +21,7 @@ from audit.facts.nfs import EXPORTS, Export, NfsClient, NfsUse
 from audit.facts.paths import Paths
 from audit.facts.pools import Pools, disk_path
 from audit.facts.storage import Mount, Mounts, Nfs, Place, same_file
-from checks._words import few
+from audit.text import some_of
 
 
 @check(
@@ -44,7 +44,7 @@ def locking(mounts: Mounts) -> Iterator[Finding]:
             + ("locks kept by the server" if nfs.locks == "server" else "locking unknown")
             for path, nfs in kept
         ]
-        yield Finding(expected="NFS mounts without file locking", actual=few(told))
+        yield Finding(expected="NFS mounts without file locking", actual=some_of(told, 5))
 
 
 @check(
@@ -276,7 +276,7 @@ def third_host(hosts: Cluster[NfsUse]) -> Iterator[Finding]:
             yield Finding(
                 expected=f"{path} on {client.host} from a host that is neither source nor target",
                 actual=f"from {server.host}:{mount.export}",
-                because=f"Without {server.host} there are no disks for {few(guests)}.",
+                because=f"Without {server.host} there are no disks for {some_of(guests, 5)}.",
                 hosts=frozenset({server.host, client.host}),
             )
 

@@ -205,7 +205,11 @@ def tls_client_certificates(source: Source[TlsCertificates], policy: Policy) -> 
     covers=("failure 40",),
 )
 def tls_certificates_last(host: TlsCertificates, policy: Policy) -> Iterator[Finding]:
-    """TLS certificates do not expire while this report is valid."""
+    """TLS certificates do not expire while this report is valid.
+
+    Connections are good today and are refused from the moment at which one ends. A migration that is under way then
+    goes on; the next does not begin.
+    """
     if policy.transport != "tls":
         raise NotApplicable("the migration does not use qemu+tls")
     for file in host.files:

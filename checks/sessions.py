@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 from audit.check import Finding, Severity, Source, Stage, check
 from audit.facts.sessions import Sessions
+from audit.text import some_of
 
 
 @check(severity=Severity.MEDIUM, stage=Stage.ALLOWED, reference="RHEL 9 §12.3", offline=True, covers=("12.3/session",))
@@ -14,11 +15,10 @@ def no_session_guests(sessions: Source[Sessions]) -> Iterator[Finding]:
     does not judge. Red Hat calls their migration unreliable; when the host goes down, they go down with it.
     """
     if sessions.guests:
-        shown = ", ".join(f"{guest.name or 'unnamed'} (uid {guest.uid})" for guest in sessions.guests[:5])
-        more = f" and {len(sessions.guests) - 5} more" if len(sessions.guests) > 5 else ""
+        shown = some_of((f"{guest.name or 'unnamed'} (uid {guest.uid})" for guest in sessions.guests), 5)
         yield Finding(
             expected="all guests belong to qemu:///system",
-            actual=f"{len(sessions.guests)} of session connections: {shown}{more}",
+            actual=f"{len(sessions.guests)} of session connections: {shown}",
             because="They are not judged here and would be lost when the host is emptied.",
             remedy="sudo -u '#UID' virsh -c qemu:///session list",
         )

@@ -56,10 +56,10 @@ def technology_preview(
     covers=("12.8/no-postcopy", "12.8/no-dirty-rate", "failure 66"),
 )
 def limits(nics: GuestNics, devices: GuestDevices, source: Source[MellanoxDevices]) -> Iterator[Finding]:
-    """The guest can be helped over the end of a long migration.
+    """The guest may be migrated by post-copy, and the rate at which it changes its memory be calculated.
 
-    With a Mellanox VF neither post-copy can be used, nor can the rate be calculated at which the guest changes its
-    memory: what a VF writes passes KVM by. A guest that changes more than the network carries has to be slowed down.
+    Both help with a migration that does not end, and a Mellanox VF rules both out: what it writes passes KVM by. A
+    guest that changes more than the network carries has to be slowed down.
     """
     vfs = vfs_of(nics, devices, source)
     yield Finding(
