@@ -31,6 +31,7 @@ from audit.facts.machines import MachineList, MachineTypes
 from audit.facts.versions import Libvirt, OsRelease, Qemu, Version
 from audit.judge import discover
 from checks import breaks, cpu, kvm
+from tests.asked import found
 
 SAMPLES = Path(__file__).parent.parent / "sample_data"
 CHECKS = discover()
@@ -61,10 +62,6 @@ def models(plus="", model="Westmere"):
     return HostModels((native,), (), frozenset({qemu}), (), ())
 
 
-def run(check, *facts):
-    return list(check.function(*facts))
-
-
 @cache
 def uniform() -> Bundle:
     return Bundle.read(SAMPLES / "uniform" / "bundle")
@@ -93,7 +90,7 @@ def routes(results):
 
 def test_1_nova_a_cpu_is_compared_with_what_the_hypervisor_gives_and_never_with_raw_cpuid():
     """false alarm 1: the target's CPUID, as `virsh capabilities` shows it, may lack what QEMU gives, or have more."""
-    assert not run(cpu.guest_cpu_fits, guest(definition("avx")), Q35, models("avx"), NAMES, *ENDS)
+    assert not found(cpu.guest_cpu_fits, guest(definition("avx")), Q35, models("avx"), NAMES, *ENDS)
     assert HostCpu not in {parameter.kind for parameter in cpu.guest_cpu_fits.parameters}
     poorer = [("cpu.capabilities", lambda text: text.replace(b"<feature name='", b"<feature name='no-"))]
     assert routes(changed("kvm02", *poorer)) == routes(evaluate([uniform()], CHECKS))
@@ -103,11 +100,11 @@ def test_2_ovirt_a_target_with_more_flags_is_no_obstacle_to_host_passthrough():
     """false alarm 2: oVirt wanted equal sets of flags."""
     subject = guest(CpuDefinition(mode="host-passthrough", check="none"))
     superset = (models("vmx"), models("vmx aes avx"), NAMES)
-    assert not run(cpu.passthrough_provable, subject, Q35, IDENTITY, IDENTITY, *superset)
+    assert not found(cpu.passthrough_provable, subject, Q35, IDENTITY, IDENTITY, *superset)
     with pytest.raises(Unavailable, match="not provable"):
-        run(cpu.passthrough_provable, subject, Q35, ENDS[0], ENDS[1], *superset)  # unknown, and not refused
+        found(cpu.passthrough_provable, subject, Q35, ENDS[0], ENDS[1], *superset)  # unknown, and not refused
     more = guest(definition("vmx"))
-    assert not run(cpu.guest_cpu_fits, more, Q35, models("vmx aes", "SandyBridge"), NAMES, *ENDS)
+    assert not found(cpu.guest_cpu_fits, more, Q35, models("vmx aes", "SandyBridge"), NAMES, *ENDS)
 
 
 def test_3_cloudpods_another_microcode_alone_is_no_condition():
@@ -122,27 +119,27 @@ def test_3_cloudpods_another_microcode_alone_is_no_condition():
 def test_4_kubevirt_a_tsc_some_khz_off_is_no_obstacle():
     """false alarm 4: equal servers measure frequencies a kHz apart; libvirt tolerates 250 ppm."""
     for hertz in (2_400_001_000, 2_399_999_000, 2_400_500_000):
-        assert not run(cpu.tsc_frequency_within_tolerance, guest(definition(), hertz), Q35, HOST)
-        assert not run(cpu.tsc_alike, HOST, replace(HOST, tsc_frequency_hz=hertz))
-    assert run(cpu.tsc_frequency_within_tolerance, guest(definition(), 2_401_000_000), Q35, HOST)
+        assert not found(cpu.tsc_frequency_within_tolerance, guest(definition(), hertz), Q35, HOST)
+        assert not found(cpu.tsc_alike, HOST, replace(HOST, tsc_frequency_hz=hertz))
+    assert found(cpu.tsc_frequency_within_tolerance, guest(definition(), 2_401_000_000), Q35, HOST)
 
 
 def test_5_kubevirt_missing_vmx_features_and_an_extra_ht_are_found():
     """false alarm 5, a false green: the node's labels fit, and libvirt refuses."""
-    [finding] = run(cpu.guest_cpu_fits, guest(definition("vmx vmx-vmfunc")), Q35, models("vmx"), NAMES, *ENDS)
+    [finding] = found(cpu.guest_cpu_fits, guest(definition("vmx vmx-vmfunc")), Q35, models("vmx"), NAMES, *ENDS)
     assert finding.actual == "lacks vmx-vmfunc"
     threads = guest(definition(topology=Topology(1, 1, 2, 1)))
     old, new = Libvirt(Version(9), Version(9)), Libvirt(Version(11, 9), Version(11, 9))
-    [finding] = run(breaks.no_known_break, threads, Q35, old, new, Qemu(Version(10, 1)), ARCH, ARCH)
+    [finding] = found(breaks.no_known_break, threads, Q35, old, new, Qemu(Version(10, 1)), ARCH, ARCH)
     assert "extra features: ht" in finding.because
 
 
 def test_6_xapi_a_guest_that_one_target_misfits_can_go_to_another():
     """false alarm 6: not evacuable, said XAPI, as soon as one host of the pool did not do."""
     results = changed("kvm02", ("cpu.domcaps", lambda text: text.replace(b"name='vmx'", b"name='no-vmx'")))
-    found = routes(results)
-    assert found["web01", "kvm02"] == "no"
-    assert found["web01", "kvm03"] == "yes"
+    ways = routes(results)
+    assert ways["web01", "kvm02"] == "no"
+    assert ways["web01", "kvm03"] == "yes"
     assert results["verdict"]["word"] == "GO WITH CONDITIONS"
     assert results["verdict"]["guests"]["none"] == 0
 
@@ -151,9 +148,9 @@ def test_6_xapi_a_guest_that_one_target_misfits_can_go_to_another():
 def test_7_cloudstack_blank_output_is_unknown_and_never_compatible(words):
     """false alarm 7, a false green: virsh printed nothing and ended well."""
     results = changed("kvm02", ("cpu.domcaps", lambda _: words))
-    found = routes(results)
-    assert {verdict for (_, target), verdict in found.items() if target == "kvm02"} == {"unknown"}
-    assert found["web01", "kvm03"] == "yes"
+    ways = routes(results)
+    assert {verdict for (_, target), verdict in ways.items() if target == "kvm02"} == {"unknown"}
+    assert ways["web01", "kvm03"] == "yes"
 
 
 def test_8_incus_a_member_that_was_not_read_leaves_the_baseline_partial_and_the_run_open():
@@ -169,19 +166,19 @@ def test_8_incus_a_member_that_was_not_read_leaves_the_baseline_partial_and_the_
 def test_9_proxclmc_fewer_address_bits_are_found():
     """false alarm 9, a false green: the flags fit, and the guest panics minutes later."""
     small = replace(HOST, address_bits=39)
-    assert run(cpu.default_address_bits_fit, guest(definition()), Q35, HOST, small)
+    assert found(cpu.default_address_bits_fit, guest(definition()), Q35, HOST, small)
     told = guest(definition(maxphysaddr=MaxPhysAddr("passthrough", limit=46)))
-    [finding] = run(cpu.guest_address_bits_fit, told, Q35, HOST, small)
+    [finding] = found(cpu.guest_address_bits_fit, told, Q35, HOST, small)
     assert finding.actual == "39 on the target"
     assert cpu.guest_address_bits_fit.blocks is Blocks.MIGRATION
 
 
 def test_10_proxmox_a_cpu_that_does_not_fit_is_no_allowed_node():
     """false alarm 10, a false green: its preconditions look at storage and passed-through devices alone."""
-    [finding] = run(cpu.guest_cpu_fits, guest(definition("avx", "SandyBridge")), Q35, models(), NAMES, *ENDS)
+    [finding] = found(cpu.guest_cpu_fits, guest(definition("avx", "SandyBridge")), Q35, models(), NAMES, *ENDS)
     assert "avx" in finding.actual
     assert cpu.guest_cpu_fits.blocks is Blocks.MIGRATION
-    assert run(cpu.guest_same_vendor, guest(definition()), Q35, HOST, replace(HOST, vendor="AMD"))
+    assert found(cpu.guest_same_vendor, guest(definition()), Q35, HOST, replace(HOST, vendor="AMD"))
 
 
 def test_11_virt_host_validate_two_sound_hosts_may_be_no_pair():
@@ -189,7 +186,7 @@ def test_11_virt_host_validate_two_sound_hosts_may_be_no_pair():
     sound = Kvm(device=True, vhost_net=True, tun=True, nested=True)
     machines = MachineTypes("x86_64", (MachineList("kvm", "x86_64", "/usr/bin/qemu-system-x86_64", ()),))
     processor = Processor("Intel family 6", "Xeon", "Intel", None, frozenset({"vmx"}), 46, 8)
-    assert not run(kvm.virtualization_usable, machines, sound, processor)
-    assert not run(kvm.tun_present, sound)
-    assert not run(kvm.vhost_net_present, sound)
-    assert run(cpu.host_model_fits, models("aes avx"), models(), NAMES, *ENDS)
+    assert not found(kvm.virtualization_usable, machines, sound, processor)
+    assert not found(kvm.tun_present, sound)
+    assert not found(kvm.vhost_net_present, sound)
+    assert found(cpu.host_model_fits, models("aes avx"), models(), NAMES, *ENDS)

@@ -14,6 +14,7 @@ from audit.facts.ways import MigrationWays
 from audit.jobinfo import JobInfo
 from audit.judge import Missing
 from checks import convergence as checks
+from tests.asked import found
 from tests.checks.test_network import nic
 
 GIB = 1024**2
@@ -34,10 +35,6 @@ def host(number=1, mbps=10000, shared=("br0",), device="br0"):
 
 
 HERE, THERE = host(1), host(2)
-
-
-def found(check, *facts):
-    return list(check.function(*facts))
 
 
 def bandwidth(mib, there=THERE, state=RUNNING):

@@ -11,6 +11,7 @@ from audit.facts.host_models import DomainCapabilities, HostModels, Refusal, Req
 from audit.facts.versions import Libvirt, Version
 from audit.judge import Missing
 from checks import cpu as checks
+from tests.asked import found
 
 INTEL = HostCpu("x86_64", "Westmere", "Intel", CpuSignature(6, 85, 7), frozenset(), 1, 2_400_000_000, False, 46)
 AMD = replace(INTEL, vendor="AMD", signature=CpuSignature(25, 1, 1))
@@ -51,40 +52,36 @@ NO_KVM = models(refused="kvm")
 UNREAD = HostModels((), (), frozenset(), (), ((Request("kvm", "", ""), "no permission"),))
 
 
-def run(check, *facts):
-    return list(check.function(*facts))
-
-
 def test_microcode_same_on_all_cpus():
-    assert not run(checks.microcode_same_on_all_cpus, Microcode((7,)))
-    assert not run(checks.microcode_same_on_all_cpus, Microcode(()))
-    [finding] = run(checks.microcode_same_on_all_cpus, Microcode((6, 7)))
+    assert not found(checks.microcode_same_on_all_cpus, Microcode((7,)))
+    assert not found(checks.microcode_same_on_all_cpus, Microcode(()))
+    [finding] = found(checks.microcode_same_on_all_cpus, Microcode((6, 7)))
     assert finding.actual == "0x6, 0x7"
 
 
 def test_same_architecture_and_vendor():
-    assert not run(checks.same_architecture, INTEL, AMD)
-    assert run(checks.same_architecture, INTEL, ARM)
-    assert not run(checks.same_vendor, INTEL, INTEL)
-    [finding] = run(checks.same_vendor, INTEL, AMD)
+    assert not found(checks.same_architecture, INTEL, AMD)
+    assert found(checks.same_architecture, INTEL, ARM)
+    assert not found(checks.same_vendor, INTEL, INTEL)
+    [finding] = found(checks.same_vendor, INTEL, AMD)
     assert (finding.expected, finding.actual) == ("Intel", "AMD")
     with pytest.raises(NotApplicable):
-        run(checks.same_vendor, INTEL, ARM)
+        found(checks.same_vendor, INTEL, ARM)
     with pytest.raises(NotApplicable):
-        run(checks.same_vendor, ARM, ARM)
+        found(checks.same_vendor, ARM, ARM)
     with pytest.raises(Unavailable):
-        run(checks.same_vendor, INTEL, replace(INTEL, vendor=None))
+        found(checks.same_vendor, INTEL, replace(INTEL, vendor=None))
 
 
 def test_host_model_fits():
     rich, poor = models(cpu("Westmere", "vmx invtsc")), models(cpu("Westmere"))
-    assert not run(checks.host_model_fits, poor, rich, NAMES, *SAME)
-    assert not run(checks.host_model_fits, rich, rich, NAMES, *SAME)
-    [finding] = run(checks.host_model_fits, rich, poor, NAMES, *SAME)
+    assert not found(checks.host_model_fits, poor, rich, NAMES, *SAME)
+    assert not found(checks.host_model_fits, rich, rich, NAMES, *SAME)
+    [finding] = found(checks.host_model_fits, rich, poor, NAMES, *SAME)
     assert finding.actual == "lacks vmx", "invtsc is not among what a host-model guest gets"
     assert "The processors are the same" in finding.because
     assert not finding.remedy, "the check's own is about the hosts"
-    [finding] = run(checks.host_model_fits, rich, poor, NAMES, *APART)
+    [finding] = found(checks.host_model_fits, rich, poor, NAMES, *APART)
     assert "same" not in finding.because
 
 
@@ -92,64 +89,65 @@ def test_host_model_needs_kvm_and_an_answer():
     some = models(cpu())
     for source, target in ((NO_KVM, some), (some, NO_KVM), (models(None, arch="aarch64"), some)):
         with pytest.raises(NotApplicable):
-            run(checks.host_model_fits, source, target, NAMES, *SAME)
+            found(checks.host_model_fits, source, target, NAMES, *SAME)
     for source, target in ((UNREAD, some), (some, UNREAD)):
         with pytest.raises(Unavailable, match="no permission"):
-            run(checks.host_model_fits, source, target, NAMES, *SAME)
+            found(checks.host_model_fits, source, target, NAMES, *SAME)
 
 
 def test_same_processor_without_models():
     arm = models(None, arch="aarch64")
-    assert not run(checks.same_processor_without_models, arm, IDENTITY, IDENTITY)
-    assert run(checks.same_processor_without_models, arm, IDENTITY, replace(IDENTITY, processor="other"))
+    assert not found(checks.same_processor_without_models, arm, IDENTITY, IDENTITY)
+    assert found(checks.same_processor_without_models, arm, IDENTITY, replace(IDENTITY, processor="other"))
     with pytest.raises(NotApplicable):
-        run(checks.same_processor_without_models, models(cpu()), IDENTITY, IDENTITY)
+        found(checks.same_processor_without_models, models(cpu()), IDENTITY, IDENTITY)
     with pytest.raises(Unavailable):
-        run(checks.same_processor_without_models, UNREAD, IDENTITY, IDENTITY)
+        found(checks.same_processor_without_models, UNREAD, IDENTITY, IDENTITY)
 
 
 def test_guest_cpu_fits():
     mine = guest(cpu("Westmere", "vmx"))
-    assert not run(checks.guest_cpu_fits, mine, Q35, models(cpu("Westmere", "vmx")), NAMES, *APART)
-    [finding] = run(checks.guest_cpu_fits, mine, Q35, models(cpu("Westmere")), NAMES, *APART)
+    assert not found(checks.guest_cpu_fits, mine, Q35, models(cpu("Westmere", "vmx")), NAMES, *APART)
+    [finding] = found(checks.guest_cpu_fits, mine, Q35, models(cpu("Westmere")), NAMES, *APART)
     assert finding.actual == "lacks vmx"
-    [finding] = run(checks.guest_cpu_fits, guest(cpu("SapphireRapids")), Q35, models(cpu()), NAMES, *APART)
+    [finding] = found(checks.guest_cpu_fits, guest(cpu("SapphireRapids")), Q35, models(cpu()), NAMES, *APART)
     assert "SapphireRapids" in finding.actual
 
 
 def test_why_features_are_missing_is_told_with_a_fitted_remedy():
-    [finding] = run(checks.guest_cpu_fits, guest(cpu("Westmere", "vmx")), Q35, models(cpu()), NAMES, *APART)
+    [finding] = found(checks.guest_cpu_fits, guest(cpu("Westmere", "vmx")), Q35, models(cpu()), NAMES, *APART)
     assert "hypervisors themselves" in finding.because
     assert "<feature policy='disable' name='vmx'/>" in finding.remedy
     updated = (IDENTITY, replace(IDENTITY, kernel="5.14.0-503"), V10, V10)
-    [finding] = run(checks.guest_cpu_fits, guest(cpu("Westmere", "umip")), Q35, models(cpu()), KNOW_ALL, *updated)
+    [finding] = found(checks.guest_cpu_fits, guest(cpu("Westmere", "umip")), Q35, models(cpu()), KNOW_ALL, *updated)
     assert "kernel 5.14.0-427 → 5.14.0-503" in finding.because
     assert not finding.remedy, "the check's own"
-    [finding] = run(checks.guest_cpu_fits, guest(cpu("Westmere", "vmx unheard-of")), Q35, models(cpu()), NAMES, *APART)
+    unknown = guest(cpu("Westmere", "vmx unheard-of"))
+    [finding] = found(checks.guest_cpu_fits, unknown, Q35, models(cpu()), NAMES, *APART)
     assert not finding.remedy, "a name that libvirt does not know is not helped by it"
 
 
 def test_missing_features_are_found_even_if_nothing_tells_why():
     gone = Missing(Unavailable(CPUINFO, "gone"))
     subject, there = guest(cpu("Westmere", "vmx")), models(cpu())
-    [finding] = run(checks.guest_cpu_fits, subject, Q35, there, NAMES, gone, gone, gone, gone)
+    [finding] = found(checks.guest_cpu_fits, subject, Q35, there, NAMES, gone, gone, gone, gone)
     assert (finding.actual, finding.because) == ("lacks vmx", "")
 
 
 def test_a_model_that_the_target_calls_unusable():
     """A baseline that an upgraded host can give no more: libvirt says usable='no', and its host-model lacks it."""
     upgraded = models(cpu("Westmere", features=(CpuFeature("aes", "disable"),)))
-    [finding] = run(checks.guest_cpu_fits, guest(cpu("Westmere")), Q35, upgraded, NAMES, *SAME)
+    [finding] = found(checks.guest_cpu_fits, guest(cpu("Westmere")), Q35, upgraded, NAMES, *SAME)
     assert finding.actual == "lacks aes"
 
 
 def test_a_guest_is_judged_by_its_own_virttype():
     emulated = models(cpu("Westmere", "vmx"), virttype="qemu", refused="kvm")
-    assert not run(checks.guest_cpu_fits, guest(cpu("Westmere", "vmx")), TCG, emulated, NAMES, *APART)
+    assert not found(checks.guest_cpu_fits, guest(cpu("Westmere", "vmx")), TCG, emulated, NAMES, *APART)
     with pytest.raises(NotApplicable, match="no accel"):
-        run(checks.guest_cpu_fits, guest(cpu("Westmere", "vmx")), Q35, emulated, NAMES, *APART)
+        found(checks.guest_cpu_fits, guest(cpu("Westmere", "vmx")), Q35, emulated, NAMES, *APART)
     with pytest.raises(Unavailable):
-        run(checks.guest_cpu_fits, guest(cpu()), Q35, UNREAD, NAMES, *APART)
+        found(checks.guest_cpu_fits, guest(cpu()), Q35, UNREAD, NAMES, *APART)
 
 
 @pytest.mark.parametrize(
@@ -163,27 +161,27 @@ def test_a_guest_is_judged_by_its_own_virttype():
 )
 def test_guest_cpu_fits_is_about_checked_cpus_of_running_guests(subject):
     with pytest.raises(NotApplicable):
-        run(checks.guest_cpu_fits, subject, Q35, models(cpu()), NAMES, *APART)
+        found(checks.guest_cpu_fits, subject, Q35, models(cpu()), NAMES, *APART)
 
 
 def test_unchecked_cpu_fits():
     intel, amd = models(cpu("Westmere"), virttype="qemu"), models(cpu("Westmere", "svm"), virttype="qemu")
     for subject in (guest(cpu("qemu64", check="none")), guest(None)):
-        assert not run(checks.unchecked_cpu_fits, subject, TCG, intel, intel, NAMES, *APART)
-        assert not run(checks.unchecked_cpu_fits, subject, TCG, intel, amd, NAMES, *APART)
-        [finding] = run(checks.unchecked_cpu_fits, subject, TCG, amd, intel, NAMES, *APART)
+        assert not found(checks.unchecked_cpu_fits, subject, TCG, intel, intel, NAMES, *APART)
+        assert not found(checks.unchecked_cpu_fits, subject, TCG, intel, amd, NAMES, *APART)
+        [finding] = found(checks.unchecked_cpu_fits, subject, TCG, amd, intel, NAMES, *APART)
         assert finding.actual == "lacks svm"
     with pytest.raises(NotApplicable):
-        run(checks.unchecked_cpu_fits, guest(cpu()), TCG, intel, intel, NAMES, *APART)
+        found(checks.unchecked_cpu_fits, guest(cpu()), TCG, intel, intel, NAMES, *APART)
     for own, target in ((UNREAD, intel), (intel, UNREAD)):
         with pytest.raises(Unavailable):
-            run(checks.unchecked_cpu_fits, guest(None), TCG, own, target, NAMES, *APART)
+            found(checks.unchecked_cpu_fits, guest(None), TCG, own, target, NAMES, *APART)
 
 
 def passthrough(here=IDENTITY, there=IDENTITY, own="vmx", target="vmx", machine=Q35, mode="host-passthrough"):
     own, target = (models(cpu("Westmere", plus), virttype=machine.virttype) for plus in (own, target))
     subject = guest(CpuDefinition(mode=mode, check="none"))
-    return run(checks.passthrough_provable, subject, machine, here, there, own, target, NAMES)
+    return found(checks.passthrough_provable, subject, machine, here, there, own, target, NAMES)
 
 
 def test_passthrough_provable():
@@ -202,7 +200,7 @@ def test_passthrough_provable():
         with pytest.raises(Unavailable, match="not provable"):
             passthrough(there=other)
     with pytest.raises(NotApplicable):
-        run(checks.passthrough_provable, guest(cpu()), Q35, IDENTITY, IDENTITY, models(), models(), NAMES)
+        found(checks.passthrough_provable, guest(cpu()), Q35, IDENTITY, IDENTITY, models(), models(), NAMES)
 
 
 def test_an_emulated_maximum_is_qemus_work_alone():
@@ -213,31 +211,31 @@ def test_an_emulated_maximum_is_qemus_work_alone():
 
 
 def test_guest_same_vendor():
-    assert not run(checks.guest_same_vendor, guest(cpu()), Q35, INTEL, INTEL)
-    assert run(checks.guest_same_vendor, guest(None), Q35, INTEL, AMD)
+    assert not found(checks.guest_same_vendor, guest(cpu()), Q35, INTEL, INTEL)
+    assert found(checks.guest_same_vendor, guest(None), Q35, INTEL, AMD)
     with pytest.raises(NotApplicable, match="emulated"):
-        run(checks.guest_same_vendor, guest(cpu()), TCG, INTEL, AMD)
+        found(checks.guest_same_vendor, guest(cpu()), TCG, INTEL, AMD)
     with pytest.raises(NotApplicable):
-        run(checks.guest_same_vendor, guest(cpu()), Q35, ARM, ARM)
+        found(checks.guest_same_vendor, guest(cpu()), Q35, ARM, ARM)
     with pytest.raises(Unavailable):
-        run(checks.guest_same_vendor, guest(cpu()), Q35, INTEL, replace(INTEL, vendor=None))
+        found(checks.guest_same_vendor, guest(cpu()), Q35, INTEL, replace(INTEL, vendor=None))
 
 
 def test_invtsc_has_frequency():
     asked = cpu("Westmere", "invtsc")
-    assert run(checks.invtsc_has_frequency, guest(asked), PROCESSOR)
-    assert not run(checks.invtsc_has_frequency, guest(asked, tsc=2_400_000_000), PROCESSOR)
-    assert not run(checks.invtsc_has_frequency, guest(cpu()), PROCESSOR)
+    assert found(checks.invtsc_has_frequency, guest(asked), PROCESSOR)
+    assert not found(checks.invtsc_has_frequency, guest(asked, tsc=2_400_000_000), PROCESSOR)
+    assert not found(checks.invtsc_has_frequency, guest(cpu()), PROCESSOR)
     whole = CpuDefinition(mode="host-passthrough", migratable="off")
-    assert run(checks.invtsc_has_frequency, guest(whole), PROCESSOR)
-    assert not run(checks.invtsc_has_frequency, guest(whole), replace(PROCESSOR, flags=frozenset()))
+    assert found(checks.invtsc_has_frequency, guest(whole), PROCESSOR)
+    assert not found(checks.invtsc_has_frequency, guest(whole), replace(PROCESSOR, flags=frozenset()))
     with pytest.raises(NotApplicable):
-        run(checks.invtsc_has_frequency, guest(asked, active=False), PROCESSOR)
+        found(checks.invtsc_has_frequency, guest(asked, active=False), PROCESSOR)
 
 
 def test_tsc_frequency_within_tolerance():
     def judged(hz, host, machine=Q35):
-        return run(checks.tsc_frequency_within_tolerance, guest(cpu(), tsc=hz), machine, host)
+        return found(checks.tsc_frequency_within_tolerance, guest(cpu(), tsc=hz), machine, host)
 
     assert not judged(2_400_500_000, INTEL), "some kHz apart is the rule"
     assert judged(2_401_000_000, INTEL)
@@ -251,9 +249,9 @@ def test_tsc_frequency_within_tolerance():
 
 
 def test_reenlightenment_has_frequency():
-    assert run(checks.reenlightenment_has_frequency, guest(cpu(), hyperv=["reenlightenment"]))
-    assert not run(checks.reenlightenment_has_frequency, guest(cpu(), hyperv=["reenlightenment"], tsc=1))
-    assert not run(checks.reenlightenment_has_frequency, guest(cpu(), hyperv=["relaxed"]))
+    assert found(checks.reenlightenment_has_frequency, guest(cpu(), hyperv=["reenlightenment"]))
+    assert not found(checks.reenlightenment_has_frequency, guest(cpu(), hyperv=["reenlightenment"], tsc=1))
+    assert not found(checks.reenlightenment_has_frequency, guest(cpu(), hyperv=["relaxed"]))
 
 
 SMALL = replace(INTEL, address_bits=39)
@@ -261,50 +259,50 @@ SMALL = replace(INTEL, address_bits=39)
 
 def test_address_bits_of_a_guest():
     told = guest(cpu(maxphysaddr=MaxPhysAddr("passthrough", limit=46)))
-    assert not run(checks.guest_address_bits_fit, told, Q35, INTEL, INTEL)
-    assert not run(checks.guest_address_bits_fit, told, Q35, SMALL, SMALL)
-    [finding] = run(checks.guest_address_bits_fit, told, Q35, INTEL, SMALL)
+    assert not found(checks.guest_address_bits_fit, told, Q35, INTEL, INTEL)
+    assert not found(checks.guest_address_bits_fit, told, Q35, SMALL, SMALL)
+    [finding] = found(checks.guest_address_bits_fit, told, Q35, INTEL, SMALL)
     assert (finding.expected, finding.actual) == ("46 physical address bits", "39 on the target")
     with pytest.raises(Unavailable):
-        run(checks.guest_address_bits_fit, told, Q35, INTEL, replace(INTEL, address_bits=None))
+        found(checks.guest_address_bits_fit, told, Q35, INTEL, replace(INTEL, address_bits=None))
     for subject, machine in ((guest(cpu()), Q35), (told, TCG), (replace(told, active=False), Q35)):
         with pytest.raises(NotApplicable):
-            run(checks.guest_address_bits_fit, subject, machine, INTEL, SMALL)
-    assert run(checks.default_address_bits_fit, guest(cpu()), Q35, INTEL, SMALL)
-    assert run(checks.default_address_bits_fit, guest(None), Q35, INTEL, SMALL)
-    assert not run(checks.default_address_bits_fit, guest(cpu()), Q35, SMALL, SMALL)
+            found(checks.guest_address_bits_fit, subject, machine, INTEL, SMALL)
+    assert found(checks.default_address_bits_fit, guest(cpu()), Q35, INTEL, SMALL)
+    assert found(checks.default_address_bits_fit, guest(None), Q35, INTEL, SMALL)
+    assert not found(checks.default_address_bits_fit, guest(cpu()), Q35, SMALL, SMALL)
     with pytest.raises(NotApplicable):
-        run(checks.default_address_bits_fit, told, Q35, INTEL, SMALL)
+        found(checks.default_address_bits_fit, told, Q35, INTEL, SMALL)
     with pytest.raises(Unavailable):
-        run(checks.default_address_bits_fit, guest(cpu()), Q35, INTEL, replace(INTEL, address_bits=None))
+        found(checks.default_address_bits_fit, guest(cpu()), Q35, INTEL, replace(INTEL, address_bits=None))
 
 
 def test_address_bits_of_a_host_model():
     told = models(cpu(maxphysaddr=MaxPhysAddr("passthrough", limit=46)))
-    assert run(checks.address_bits_fit, told, INTEL, SMALL)
-    assert not run(checks.address_bits_fit, told, SMALL, INTEL)
+    assert found(checks.address_bits_fit, told, INTEL, SMALL)
+    assert not found(checks.address_bits_fit, told, SMALL, INTEL)
     with pytest.raises(NotApplicable):
-        run(checks.address_bits_fit, models(cpu()), INTEL, SMALL)
+        found(checks.address_bits_fit, models(cpu()), INTEL, SMALL)
     with pytest.raises(Unavailable):
-        run(checks.address_bits_fit, told, INTEL, replace(INTEL, address_bits=None))
+        found(checks.address_bits_fit, told, INTEL, replace(INTEL, address_bits=None))
 
 
 def test_notes():
     one, other = PROCESSOR, replace(PROCESSOR, identity="Intel family 6 model 106 stepping 6")
-    assert not run(checks.microcode_equal, one, one, Microcode((7,)), Microcode((7,)))
-    assert run(checks.microcode_equal, one, one, Microcode((7,)), Microcode((8,)))
+    assert not found(checks.microcode_equal, one, one, Microcode((7,)), Microcode((7,)))
+    assert found(checks.microcode_equal, one, one, Microcode((7,)), Microcode((8,)))
     with pytest.raises(NotApplicable):
-        run(checks.microcode_equal, one, other, Microcode((7,)), Microcode((8,)))
+        found(checks.microcode_equal, one, other, Microcode((7,)), Microcode((8,)))
     safe = Vulnerabilities((("l1tf", "Mitigation: PTE Inversion"), ("mds", "Vulnerable")))
     worse = Vulnerabilities((("l1tf", "Vulnerable"), ("mds", "Vulnerable"), ("tsa", "Vulnerable")))
-    [finding] = run(checks.no_more_vulnerable, safe, worse)
+    [finding] = found(checks.no_more_vulnerable, safe, worse)
     assert finding.actual == "l1tf", "an older kernel does not know tsa, which says nothing about its processor"
-    assert not run(checks.no_more_vulnerable, worse, safe)
+    assert not found(checks.no_more_vulnerable, worse, safe)
     on, off, untold = Smt(True, "on"), Smt(False, "off"), Smt(None, None)
-    assert run(checks.threads_equal, on, off)
-    assert not run(checks.threads_equal, on, untold)
-    assert not run(checks.tsc_alike, INTEL, replace(INTEL, tsc_frequency_hz=2_400_300_000))
-    assert run(checks.tsc_alike, INTEL, replace(INTEL, tsc_frequency_hz=2_500_000_000))
-    assert not run(checks.tsc_alike, INTEL, replace(INTEL, tsc_frequency_hz=2_500_000_000, tsc_scaling=True))
+    assert found(checks.threads_equal, on, off)
+    assert not found(checks.threads_equal, on, untold)
+    assert not found(checks.tsc_alike, INTEL, replace(INTEL, tsc_frequency_hz=2_400_300_000))
+    assert found(checks.tsc_alike, INTEL, replace(INTEL, tsc_frequency_hz=2_500_000_000))
+    assert not found(checks.tsc_alike, INTEL, replace(INTEL, tsc_frequency_hz=2_500_000_000, tsc_scaling=True))
     with pytest.raises(NotApplicable):
-        run(checks.tsc_alike, INTEL, replace(INTEL, tsc_frequency_hz=None))
+        found(checks.tsc_alike, INTEL, replace(INTEL, tsc_frequency_hz=None))

@@ -8,6 +8,7 @@ from audit.facts.cpu import CAPABILITIES
 from audit.facts.guest import GuestMachine
 from audit.facts.machines import Machine, MachineList, MachineTypes
 from checks import machines as checks
+from tests.asked import found
 
 GUEST = GuestMachine("kvm", "x86_64", "pc-q35-9.0", None, None, None, None)
 
@@ -19,17 +20,13 @@ def host(*versions, virttype="kvm", arch="x86_64"):
     return MachineTypes(arch, (MachineList(virttype, arch, "/usr/bin/qemu", tuple(machines)),))
 
 
-def run(check, *facts):
-    return list(check.function(*facts))
-
-
 def test_machine_offered():
-    assert not run(checks.machine_offered, GUEST, host("8.0", "9.0", "10.0"))
-    [finding] = run(checks.machine_offered, GUEST, host("7.2", "8.0"))
+    assert not found(checks.machine_offered, GUEST, host("8.0", "9.0", "10.0"))
+    [finding] = found(checks.machine_offered, GUEST, host("7.2", "8.0"))
     assert (finding.expected, finding.actual) == ("pc-q35-9.0", "not offered; a new guest there gets pc-q35-8.0")
-    assert not run(checks.machine_offered, replace(GUEST, machine="q35"), host("8.0")), "a shut-off guest's alias"
+    assert not found(checks.machine_offered, replace(GUEST, machine="q35"), host("8.0")), "a shut-off guest's alias"
     with pytest.raises(NotApplicable):
-        run(checks.machine_offered, replace(GUEST, virttype="qemu"), host("9.0"))
+        found(checks.machine_offered, replace(GUEST, virttype="qemu"), host("9.0"))
 
 
 @pytest.mark.corpus
@@ -44,23 +41,23 @@ def test_machine_types_of_real_hosts(said, samples):
         for one in target.lists:
             guest = replace(GUEST, virttype=one.virttype, arch=one.arch)
             for machine in one.machines:
-                assert not run(checks.machine_offered, replace(guest, machine=machine.name), target)
+                assert not found(checks.machine_offered, replace(guest, machine=machine.name), target)
             for name in ("pc-q35-rhel99.0.0", "pc-q35-jammy-x", "pc-i440fx-1.0.99"):
-                assert run(checks.machine_offered, replace(guest, machine=name), target)
+                assert found(checks.machine_offered, replace(guest, machine=name), target)
             tried += 1
     assert tried
 
 
 def test_machine_not_deprecated():
     old = replace(GUEST, machine="pc-q35-2.0")
-    assert run(checks.machine_not_deprecated, old, host("2.0", "9.0"))
-    assert not run(checks.machine_not_deprecated, GUEST, host("2.0", "9.0"))
-    assert not run(checks.machine_not_deprecated, old, host("9.0")), "not there at all: another check's affair"
+    assert found(checks.machine_not_deprecated, old, host("2.0", "9.0"))
+    assert not found(checks.machine_not_deprecated, GUEST, host("2.0", "9.0"))
+    assert not found(checks.machine_not_deprecated, old, host("9.0")), "not there at all: another check's affair"
 
 
 def test_common_newest():
-    assert not run(checks.common_newest, host("8.0"), host("8.0", "9.0"))
-    [finding] = run(checks.common_newest, host("8.0", "9.0"), host("8.0"))
+    assert not found(checks.common_newest, host("8.0"), host("8.0", "9.0"))
+    [finding] = found(checks.common_newest, host("8.0", "9.0"), host("8.0"))
     assert finding.expected == "pc-q35-9.0"
     for source, target in (
         (host("8.0"), host("8.0", virttype="qemu")),
@@ -68,4 +65,4 @@ def test_common_newest():
         (host("8.0"), host("8.0", arch="i686")),
     ):
         with pytest.raises(NotApplicable):
-            run(checks.common_newest, source, target)
+            found(checks.common_newest, source, target)
