@@ -5,7 +5,6 @@ import getpass
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NoReturn
@@ -16,7 +15,7 @@ from rich.console import Console
 from audit import cli_checks, cli_converge, cli_cpu
 from audit import report as reports
 from audit.check import Check
-from audit.collect import collect, probes_of
+from audit.collect import collect, now, probes_of
 from audit.cpu import CpuError
 from audit.cpu.crosscheck import cross_check
 from audit.evaluate import EvaluationError, evaluate, needed_facts
@@ -152,7 +151,7 @@ def audit(
     bundle.write(output / "bundle")
     results = evaluate([bundle], checks, drain, cross_check)
     reports.write_whole(output / "results.json", dumps(results).encode())
-    written = reports.write_report(results, output, rendered=_now())
+    written = reports.write_report(results, output, rendered=now())
     _tell(results, [output / "results.json", *written, output / "bundle"])
     return EXIT_STATUS[results["verdict"]["word"]]
 
@@ -203,7 +202,7 @@ def report(results: Path, output: Path | None, html: Path | None, pdf: Path | No
     found = load(results)
     if not (output or html or pdf):
         raise click.UsageError("say where to: -o FOLDER, --html FILE or --pdf FILE")
-    rendered = _now()
+    rendered = now()
     written = reports.write_report(found, output, rendered=rendered) if output else []
     if html:
         written.append(reports.write_whole(html, reports.render_html(found, rendered=rendered).encode()))
@@ -237,10 +236,6 @@ def _collected(
             workers=workers,
             seconds=seconds,
         )
-
-
-def _now() -> str:
-    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def _tell(results: Results, written: Sequence[Path]) -> None:

@@ -18,14 +18,16 @@ LABEL = 12
 
 
 @click.command("checks")
-@click.argument("check_id", required=False, metavar="[ID]")
+@click.argument("check_id", required=False, metavar="[ID|DOMAIN]")
 def checks(check_id: str | None) -> None:
-    """List what is checked, by domain; with an id, tell why, by which evidence, and what a finding means."""
+    """List what is checked, by domain, or in one; with an id, tell why, by which evidence, and what a finding means."""
     found = {check.id: check for check in discover()}
     if check_id is None:
         lines = _listing(tuple(found.values()))
     elif check_id in found:
         lines = _description(found[check_id])
+    elif in_domain := tuple(check for id_, check in found.items() if id_.startswith(f"{check_id}.")):
+        lines = _listing(in_domain)
     else:
         raise click.UsageError(_no_such(check_id, tuple(found)))
     click.echo("\n".join(lines))
@@ -45,9 +47,8 @@ def _listing(found: Sequence[Check]) -> Iterator[str]:
             yield from _wrapped(f"  {check.id}  ({_in_short(check)})", "      ")
             yield from _wrapped(f"      {check.title}", "      ")
         yield ""
-    yield from _wrapped(
-        f"{len(found)} checks in {len(groups)} domains. `virt-preflight checks ID` tells one of them in full."
-    )
+    among = f" in {len(groups)} domains" if len(groups) > 1 else ""
+    yield from _wrapped(f"{len(found)} checks{among}. `virt-preflight checks ID` tells one of them in full.")
 
 
 def _in_short(check: Check) -> str:

@@ -74,7 +74,8 @@ def baseline(
     """Print the CPU that all CPUs in the sources can give, as `virsh hypervisor-cpu-baseline` prints it.
 
     A source is a file of <cpu>, <domainCapabilities>, <capabilities> or <domain> elements, libvirt's cache of a
-    QEMU's capabilities, `-` for standard input, or a bundle. Exit status: 2 unreadable, 3 incompatible CPUs.
+    QEMU's capabilities, `-` for standard input, or a bundle. Exit status: 2 unreadable, 3 incompatible CPUs, 5
+    where only QEMU knows.
     """
     if as_on and (explain or as_json):
         raise click.UsageError("--as-on is what one host would say; --explain and --json are about all of them")

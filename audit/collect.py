@@ -68,7 +68,7 @@ def collect(
     ("Password of root: "), each at most once; it and `progress` are called in the caller's thread only. `ssh_config` is
     read instead of the user's and the system's files; `open_transport` replaces SSH and the local shell altogether.
     """
-    started = _now()
+    started = now()
     desk = _Desk(progress, secret)
     ssh = Ssh(desk.secret if secret else None, ssh_config)
     opened = open_transport or (lambda host: _transport(host, ssh))
@@ -90,7 +90,7 @@ def collect(
         run_id=secrets.token_hex(8),
         tool=tool,
         started=started,
-        finished=_now(),
+        finished=now(),
         inventory=inventory.to_json(),
         hosts={evidence.host: evidence for evidence in second},
         active=dict(active),
@@ -112,10 +112,10 @@ def _ask(host: Host, opened: Open, asked: Sequence[Asked], what: str, seconds: f
 
 
 def _first(host: Host, opened: Open, asked: Sequence[Asked], seconds: float, desk: "_Desk") -> HostEvidence:
-    started = _now()
+    started = now()
     answers = _ask(host, opened, asked, "probes", seconds, desk)
     desk.say(host.name, answers.problem or "asked")
-    return HostEvidence(host.name, answers.outputs, answers.problem, answers.privilege, started, _now())
+    return HostEvidence(host.name, answers.outputs, answers.problem, answers.privilege, started, now())
 
 
 def _second(
@@ -133,7 +133,7 @@ def _second(
             unasked = Evidence(probe.name, problem=f"not run: {answers.problem}", arguments=records)
             outputs[probe.name] = answers.outputs.get(probe.name, unasked)
     desk.say(host.name, "done")
-    return replace(first, outputs={**first.outputs, **outputs}, finished=_now())
+    return replace(first, outputs={**first.outputs, **outputs}, finished=now())
 
 
 def _questions(
@@ -185,7 +185,8 @@ def _records(question: Question, facts: Facts, host: str, peers: Sequence[str], 
     return tuple(records)
 
 
-def _now() -> str:
+def now() -> str:
+    """The time as evidence, results and reports state it: UTC, to the second."""
     return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 

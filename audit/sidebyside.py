@@ -66,7 +66,7 @@ def _huge_pages(pages: HugePages) -> str:
 
 def _numa(topology: NumaTopology) -> str:
     cells = ", ".join(f"{len(cell.cpus)} CPUs/{_gib(cell.memory_kib)}" for cell in topology.cells)
-    return f"{len(topology.cells)} cells: {cells}"
+    return f"{len(topology.cells)} {'cell' if len(topology.cells) == 1 else 'cells'}: {cells}"
 
 
 def _bios(bios: Bios) -> str:

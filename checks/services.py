@@ -72,14 +72,7 @@ def transport_ready(
     elif daemons.units is None and not daemons.answers:
         raise Unavailable(DAEMON, daemons.silence)
     if policy.transport == "ssh":
-        ports = sshd.ports or {SSH_PORT}
-        if not any(listening.reachable(port) for port in ports):
-            yield Finding(
-                expected=f"an SSH server listens on port {_list(ports)}",
-                actual="nothing listens there",
-                because="qemu+ssh connects through the target's SSH server.",
-                remedy="systemctl enable --now sshd.service",
-            )
+        yield from _ssh_listens(sshd.ports or frozenset({SSH_PORT}), listening)
         return
     port = TLS_PORT if policy.transport == "tls" else TCP_PORT
     unit = daemons.socket(policy.transport)
@@ -90,6 +83,20 @@ def transport_ready(
             because=f"qemu+{policy.transport} connects to port {port} of the target.",
             remedy=_start(unit) if unit else "",
         )
+
+
+def _ssh_listens(ports: frozenset[int], listening: Listening) -> Iterator[Finding]:
+    if any(listening.reachable(port) for port in ports):
+        return
+    loopback = bool(ports & listening.ports)
+    yield Finding(
+        expected=f"an SSH server listens on port {_list(ports)}",
+        actual="one listens on the loopback alone" if loopback else "nothing listens there",
+        because="qemu+ssh connects through the target's SSH server.",
+        remedy="Set ListenAddress in /etc/ssh/sshd_config to an address that the source reaches, and restart sshd"
+        if loopback
+        else "systemctl enable --now sshd.service",
+    )
 
 
 def _list(ports: frozenset[int] | set[int]) -> str:

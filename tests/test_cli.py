@@ -139,6 +139,13 @@ def test_a_check_that_does_not_exist_is_a_mistake_with_a_suggestion(asked: str, 
     assert f"Did you mean {meant}" in done.stderr
 
 
+def test_one_domain_s_checks_are_listed():
+    told = run("checks", "taken").stdout
+    assert "taken.vsock_cid" in told
+    assert "storage." not in told
+    assert "2 checks. " in told
+
+
 def test_nothing_is_suggested_where_nothing_is_near():
     assert "Did you mean" not in run("checks", "\x1b[31mzzz").stderr
 

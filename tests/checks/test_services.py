@@ -68,6 +68,14 @@ def test_a_daemon_that_listens_by_itself_is_ready_too():
     assert len(transport(daemons("monolithic", ("libvirtd.service",)), TLS, loopback)) == 1
 
 
+def test_an_ssh_server_that_others_do_not_reach():
+    [finding] = transport(daemons(), listening=Listening(frozenset({Socket("127.0.0.1", 22)})))
+    assert finding.actual == "one listens on the loopback alone"
+    assert "ListenAddress" in finding.remedy
+    [finding] = transport(daemons(), listening=Listening(frozenset({Socket("*", 25)})))
+    assert (finding.actual, finding.remedy) == ("nothing listens there", "systemctl enable --now sshd.service")
+
+
 def test_no_daemon():
     [finding] = transport(daemons("none", ()))
     assert finding.remedy == "systemctl enable --now virtqemud.socket"
