@@ -155,13 +155,18 @@ def _faults(files: tuple[Certificate, ...], roles: set[str]) -> Told:
     for file in (file for file in files if file.role in roles):
         shown = shlex.quote(file.path)
         if not file.present:
-            yield Finding(f"{file.path} exists", "it does not", "TLS cannot be set up without it.")
+            yield Finding(
+                expected=f"{file.path} exists",
+                actual="it does not",
+                because="TLS cannot be set up without it.",
+                remedy="Have it made by the authority that all hosts trust; virt-pki-validate tells what is missing",
+            )
         elif file.role != "key" and not file.problem and file.valid_days < 0:
             yield Finding(
                 expected=f"{file.path} is valid",
                 actual=f"it expired: {file.not_after}",
                 because="The other side refuses an expired certificate.",
-                remedy=f"openssl x509 -noout -dates -in {shown}",
+                remedy=f"Have it renewed by its authority; its dates: openssl x509 -noout -dates -in {shown}",
             )
         if file.problem:
             yield Unavailable(TLS, f"{file.path}: {file.problem}")

@@ -49,6 +49,12 @@ def test_with_more_downtime_it_ends():
     assert diagnose(STALLED._replace(downtime_ms=1800)).word == "close"
 
 
+def test_no_more_downtime_is_advised_than_is_allowed_already():
+    commands = [fix.command for fix in diagnose(STALLED._replace(downtime_ms=1800)).fixes]
+    assert commands
+    assert not [command for command in commands if "setmaxdowntime" in command]
+
+
 def test_words():
     def word(dirty, bandwidth, remaining=1024 * MIB):
         return diagnose(Load(dirty, bandwidth, remaining)).word
