@@ -125,6 +125,9 @@ def test_what_speaks_against_one_network():
     guest = frozenset({Station("br0", "52:54:00:00:00:01", None)})
     assert not judged(one, other, Stations(guest, frozenset()), Stations(frozenset(), guest)), "proved all the same"
     assert (checks.same_network.severity, checks.same_network.blocks) == (Severity.MEDIUM, Blocks.NOTHING)
+    unread = LibvirtNetworks((), "no network driver")
+    with pytest.raises(Unavailable):
+        found(checks.same_network, NETWORKED, unread, one, network(), one, QUIET, QUIET)
 
 
 def test_what_proves_one_network():
