@@ -13,12 +13,13 @@ from scripts.sample_fleets.fleets import FLEETS
 ACTIVE: Mapping[str, str] = {reach.OPTION: "", dirty_rate.OPTION: "5"}
 
 _IN_VAIN = {
+    "firewall.nft": (rb'\{"jump": \{"target": "filter_INPUT_ZONES"\}\}', rb'{"drop": null}'),
     "guest.dirty_rate": (rb"megabytes_per_second=12", rb"megabytes_per_second=99999"),
     "reach.mtu": (rb" 0 0 -$", rb" 0 1 -"),
     "reach.ports": (rb"^(\d+) .*$", rb"\1 124 "),
     "reach.ssh": (rb"^(\d+) 0 (\S+ \S+) .*$", rb"\1 255 \2 root@there: Permission denied (publickey)."),
 }
-"""By probe: what it says in the samples, and what it says where nothing gets through, and guests are too busy."""
+"""By probe: what it says in the samples, and what it says where rules let nobody in, and guests are too busy."""
 
 
 @cache
@@ -43,5 +44,5 @@ def _altered(output: Evidence) -> Evidence:
         return output
     pattern, instead = _IN_VAIN[output.probe]
     stdout = re.sub(pattern, instead, output.stdout, flags=re.MULTILINE)
-    assert stdout != output.stdout or not output.arguments, f"{output.probe} says something else now"
+    assert stdout != output.stdout, f"{output.probe} says something else now"
     return replace(output, stdout=stdout)
