@@ -256,7 +256,7 @@ def dedicated_nic(hosts: Cluster[MigrationWays]) -> Told:
     found: defaultdict[str, set[str]] = defaultdict(set)
     for source, target in _pairs(hosts):
         for host, device in zip((source, target), source.fact.to(target.fact), strict=True):
-            if device in (host.fact.shared or ()):
+            if device is not None and device in (host.fact.shared or ()):
                 found[device].add(host.host)
     for device, names in sorted(found.items()):
         yield Finding(

@@ -1,6 +1,7 @@
 """The way that a migration takes: over the migration network where there is one, else by the default route."""
 
 import json
+import time
 
 import pytest
 
@@ -88,3 +89,13 @@ def test_not_known(said):
         silent.way(ways(said, 2))
     with pytest.raises(Unavailable, match="not known"):
         ways(said, 1, **{PEERS.name: (1, "no"), ROUTES.name: "[]"}).way(ways(said, 2))
+
+
+def test_ten_thousand_devices_are_looked_through_at_once(said):
+    """Each device is not compared with each other one; a host of many containers or VLANs has that many."""
+    many = [link("br0", "bridge"), *(link(f"p{n}", master="br0") for n in range(5000))]
+    many += [link(f"v{n}", "vlan", link=f"p{n}") for n in range(5000)]
+    began = time.monotonic()
+    found = ways(said, 1, **{LINKS.name: json.dumps(many)}).shared
+    assert found == {entry["ifname"] for entry in many}
+    assert time.monotonic() - began < 5  # a minute and more if they are
