@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from functools import cache, lru_cache
 from itertools import product
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import pytest
 
@@ -15,8 +15,9 @@ from audit.check import Check, Parameter, Role, Scope
 from audit.evidence import Bundle, Evidence, HostEvidence, Probe
 from audit.facts.base import Facts, Guest, GuestFact, Unavailable
 from audit.facts.guest_source import read_guests
-from audit.judge import Judge, Missing, Subject, _asked, discover
+from audit.judge import Judge, Judgements, Missing, Subject, _asked, discover
 from audit.policy import Policy
+from audit.verdict import guest_route, pair_route
 from tests import statuses
 from tests.damage import PROBES, SAMPLE_DATA
 from tests.tried import in_vain, tried
@@ -150,15 +151,61 @@ EACH_LOST = [
 ]
 
 
-def _statuses(hosts: dict[str, HostEvidence], checks: tuple[Check, ...]) -> dict[tuple[str, Subject], str]:
+def _judged(hosts: dict[str, HostEvidence], checks: tuple[Check, ...]) -> Judgements:
+    return Judge(Facts(hosts, read_guests), checks, Policy()).cluster("c", sorted(hosts))
+
+
+def _statuses(judged: Judgements) -> dict[tuple[str, Subject], str]:
     """By check and subject, what is neither a pass nor a skip."""
-    judged = Judge(Facts(hosts, read_guests), checks, Policy()).cluster("c", sorted(hosts))
     return {(o.check.id, o.subject): o.judged.status for outcomes in judged.outcomes.values() for o in outcomes}
 
 
+RANK = {"no": 0, "unknown": 1, "conditions": 2, "yes": 3}
+
+
+def _routes(judged: Judgements, guests: set[Guest], hosts: list[str]) -> dict[tuple[Any, ...], int]:
+    """How free each way is: of a guest, running or shut off, to each other host, and of each pair of hosts."""
+    pairs = [(one, other) for one in hosts for other in hosts if one != other]
+    found = {pair: RANK[pair_route(judged, "c", *pair).verdict] for pair in pairs}
+    ways = [
+        (guest, there, active) for guest in guests for here, there in pairs if here == guest.host for active in (0, 1)
+    ]
+    return found | {
+        (guest, there, active): RANK[guest_route(judged, "c", guest, there, active=bool(active)).verdict]
+        for guest, there, active in ways
+    }
+
+
+class Told(NamedTuple):
+    """What a run's evidence comes to, with nothing lost."""
+
+    judged: Judgements
+    statuses: dict[tuple[str, Subject], str]
+    routes: dict[tuple[Any, ...], int]
+
+
 @cache
-def _told(run: str) -> dict[tuple[str, Subject], str]:
-    return _statuses(dict(RUNS[run]().hosts), CHECKS)
+def _told(run: str) -> Told:
+    hosts = dict(RUNS[run]().hosts)
+    judged = _judged(hosts, CHECKS)
+    return Told(judged, _statuses(judged), _routes(judged, _guests(hosts), sorted(hosts)))
+
+
+def _guests(hosts: dict[str, HostEvidence]) -> set[Guest]:
+    """Those that could be listed."""
+    facts = Facts(hosts, read_guests)
+    return {guest for host in hosts if not isinstance(guests := facts.guests(host), Unavailable) for guest in guests}
+
+
+def _instead(run: str, after: Judgements, checks: tuple[Check, ...]) -> Judgements:
+    """What the run comes to where these checks say that."""
+    told = _told(run).judged.outcomes
+    return Judgements(
+        {
+            subject: [o for o in told.get(subject, []) if o.check not in checks] + after.of(subject)
+            for subject in {*told, *after.outcomes}
+        }
+    )
 
 
 @pytest.mark.parametrize(("run", "probe"), EACH_LOST)
@@ -166,7 +213,7 @@ def _told(run: str) -> dict[tuple[str, Subject], str]:
     "change", [{"status": None, "problem": "timed out"}, {"status": 1}, {"status": 0}], ids=["late", "failed", "empty"]
 )
 def test_no_answer_depends_on_what_was_not_read(run: str, change: dict[str, Any], probe: Probe) -> None:
-    """Without a probe's output nothing passes that fails with it, and nothing fails that passes with it.
+    """Without a probe's output nothing passes that fails with it, nothing fails that passes with it, no way is freer.
 
     Where a check takes another one's place, the other one is unknown.
     """
@@ -175,17 +222,20 @@ def test_no_answer_depends_on_what_was_not_read(run: str, change: dict[str, Any]
         broken = replace(host.outputs.get(probe.name, Evidence(probe.name)), stdout=b"", stderr=b"", **change)
         hosts[name] = replace(host, outputs={**host.outputs, probe.name: broken})
     checks = tuple(check for check in CHECKS if probe in check.probes)
-    facts = Facts(hosts, read_guests)
-    listed = {guest for host in hosts if not isinstance(guests := facts.guests(host), Unavailable) for guest in guests}
-    after = _statuses(hosts, checks)
+    listed = _guests(hosts)
+    judged = _judged(hosts, checks)
+    after = _statuses(judged)
     unknown = {subject for (_, subject), status in after.items() if status == "unknown"}
     for check in checks:
-        before = {key: status for key, status in _told(run).items() if key[0] == check.id}
+        before = {key: status for key, status in _told(run).statuses.items() if key[0] == check.id}
         now = {key: status for key, status in after.items() if key[0] == check.id}
         failing = {key for key, status in now.items() if status == "fail"} - before.keys()
         assert {subject for _, subject in failing} <= (unknown if check.id in INSTEAD else set())
         assert set(now.values()) <= {"fail", "unknown"}
         assert [key for key in before if key not in now and key[1].guest in {None, *listed}] == []
+    routes = _routes(_instead(run, judged, checks), listed, sorted(hosts))
+    best = {way: max(rank, RANK["unknown"]) for way, rank in _told(run).routes.items()}
+    assert [way for way, rank in routes.items() if rank > best[way]] == []
 
 
 @pytest.mark.last
