@@ -17,6 +17,7 @@ from audit.check import (
     Source,
     Stage,
     Target,
+    Told,
     Unavailable,
     check,
 )
@@ -36,6 +37,7 @@ from audit.convergence import (
 from audit.facts.dirty_rate import GuestDirtyRate, GuestMigration, pci_devices
 from audit.facts.guest import GuestIdentity, GuestMemory, GuestState
 from audit.facts.guest_devices import GuestDevices, GuestNics
+from audit.facts.network import LINKS
 from audit.facts.ways import MigrationWays, Way
 
 _MBIT = GBIT // 1000
@@ -245,7 +247,7 @@ def large_guest_nic(
     "tcp://ADDRESS",
     covers=("12.9/nic",),
 )
-def dedicated_nic(hosts: Cluster[MigrationWays]) -> Iterator[Finding]:
+def dedicated_nic(hosts: Cluster[MigrationWays]) -> Told:
     """Migrations have NICs of their own, that no bridge for guests uses.
 
     A migration takes all the bandwidth that there is: guests on the same NIC feel it, and what they send slows the
@@ -254,7 +256,7 @@ def dedicated_nic(hosts: Cluster[MigrationWays]) -> Iterator[Finding]:
     found: defaultdict[str, set[str]] = defaultdict(set)
     for source, target in _pairs(hosts):
         for host, device in zip((source, target), source.fact.to(target.fact), strict=True):
-            if device in host.fact.shared:
+            if device is not None and device in (host.fact.shared or ()):
                 found[device].add(host.host)
     for device, names in sorted(found.items()):
         yield Finding(
@@ -262,8 +264,10 @@ def dedicated_nic(hosts: Cluster[MigrationWays]) -> Iterator[Finding]:
             actual=f"{device} is used by bridges for guests too",
             hosts=frozenset(names),
         )
-    for source, target in _pairs(hosts):
-        source.fact.devices(target.fact)  # nothing was found: was everything known?
+    for source, target in _pairs(hosts):  # was everything known?
+        if source.fact.shared is None or target.fact.shared is None:
+            yield Unavailable(LINKS, "which devices are below bridges is not known of all hosts")
+        source.fact.devices(target.fact)
 
 
 def _pairs(hosts: Cluster[MigrationWays]) -> Iterator[tuple[At[MigrationWays], At[MigrationWays]]]:

@@ -9,7 +9,7 @@ from audit.facts.kvm import Kvm
 from audit.facts.machines import MachineTypes
 from audit.facts.settings import FirmwareSettings, Gic, GuestGic, PageSize, Userfaultfd
 from audit.facts.storage import HypervisorUser
-from audit.facts.versions import Bios
+from audit.facts.versions import BIOS, Bios
 
 
 @check(
@@ -194,5 +194,7 @@ def firmware_settings_alike(
     """
     if (our_model.system_vendor, our_model.product) != (their_model.system_vendor, their_model.product):
         raise NotApplicable("different server models")
+    if our_model.product is None:
+        raise Unavailable(BIOS, "the hosts do not say which model they are")
     for name, ours, theirs in here.differences(there):
         yield Finding(f"{name}: {ours}", theirs)

@@ -2,10 +2,11 @@
 
 from collections.abc import Iterator
 
-from audit.check import Blocks, Finding, NotApplicable, Severity, Source, Stage, Target, check
+from audit.check import Blocks, Finding, NotApplicable, Severity, Source, Stage, Target, Unavailable, check
 from audit.facts.guest import GuestMachine
 from audit.facts.machines import MachineTypes
 from audit.facts.versions import (
+    BIOS,
     Bios,
     Kernel,
     KernelArguments,
@@ -162,5 +163,7 @@ def bios_equal(source: Source[Bios], target: Target[Bios]) -> Iterator[Finding]:
     """
     if (source.system_vendor, source.product) != (target.system_vendor, target.product):
         raise NotApplicable("different server models")
+    if source.product is None or None in (source.version, target.version):
+        raise Unavailable(BIOS, "the hosts do not say their model, or the version of their firmware")
     if (source.version, source.date) != (target.version, target.date):
         yield Finding(f"{source.version} of {source.date}", f"{target.version} of {target.date}")

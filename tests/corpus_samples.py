@@ -14,8 +14,10 @@ from typing import Any, NamedTuple, TypeVar
 from audit.cpu import NotComputable, UnreadableInput, read_cpus
 from audit.evidence import Evidence, HostEvidence
 from audit.facts.base import Facts, GuestFact, HostFact, Unavailable
+from audit.facts.clock import Clock
 from audit.facts.confinement import SecurityDrivers
 from audit.facts.cpu import CPUINFO, HostCpu, Microcode, Processor, Smt, Vulnerabilities
+from audit.facts.dirty_rate import GuestDirtyRate
 from audit.facts.firewall import Firewall, Firewalld, Listening
 from audit.facts.guest import GuestCpu, GuestMachine, GuestMemory, GuestState
 from audit.facts.guest_devices import GuestDisks, GuestNics
@@ -23,15 +25,18 @@ from audit.facts.guest_jobs import GuestJob
 from audit.facts.guest_source import _SECTIONS, read_guests
 from audit.facts.host_models import HostModels
 from audit.facts.identity import HostIdentity
+from audit.facts.kvm import Kvm
+from audit.facts.layer2 import Segments
 from audit.facts.machines import MachineTypes
 from audit.facts.mellanox import MellanoxDevices, Pf
 from audit.facts.memory import HugePages, Memory, NumaTopology
 from audit.facts.names import OwnAddresses, OwnNames
 from audit.facts.netfilter import Family, Packet
-from audit.facts.network import LibvirtNetworks, Links, Subnets, WayOut
+from audit.facts.network import LibvirtNetworks, Links, Speeds, Subnets, WayOut
 from audit.facts.nfs import Exports
 from audit.facts.openvswitch import OpenVswitch
 from audit.facts.qemu_conf import QemuConf, parse_conf
+from audit.facts.reach import Reach
 from audit.facts.services import Units
 from audit.facts.storage import Mounts, Selinux
 from audit.facts.versions import Kernel, KernelArguments, Libvirt, OsRelease, Packages, Qemu
@@ -202,6 +207,18 @@ def _job(sample: Sample) -> str:
     return facts.told_of_guest(guests[0], GuestJob).job
 
 
+def _dirty_rate(begun: str, told: str) -> str:
+    """What is read of a running guest where virsh said this of the start, and this of the result."""
+    facts = _guests(f"<domain id='1'><name>g</name><uuid>{UUID}</uuid></domain>")
+    marked = f"{MARK}\n{MARK} 0\n{begun}\n{MARK} {UUID}\n{told}\n{MARK} end\n"
+    said = Evidence("guest.dirty_rate", 0, marked.encode(), arguments=(("0", UUID, "5"),))
+    facts = Facts({"h": HostEvidence("h", {**facts.said("h").host.outputs, "guest.dirty_rate": said})}, read_guests)
+    guests = facts.guests("h")
+    assert not isinstance(guests, Unavailable)
+    rate = facts.told_of_guest(guests[0], GuestDirtyRate)
+    return f"{rate.mib_per_second} MiB/s in {rate.seconds} s"
+
+
 def _listing(sample: Sample) -> str:
     guests = _facts({"guest.list": sample}).guests("h")
     if isinstance(guests, Unavailable):
@@ -308,15 +325,42 @@ def _routes(sample: Sample) -> str:
         {"ifname": "br0", "mtu": 1500, "flags": ["UP"], "linkinfo": {"info_kind": "bridge"}},
         {"ifname": "eno1", "mtu": 1500, "flags": ["UP"], "master": "br0"},
     ]
-    way = fact(
-        WayOut,
+    answers = {
+        "network.default_route": json.dumps(routes),
+        "network.links": json.dumps(link),
+        "network.speeds": "eno1 25000\n",
+    }
+    way = fact(WayOut, answers)
+    return f"{way.device} {fact(Speeds, answers).of(way.device)}"
+
+
+def _vlans(sample: Sample) -> str:
+    """On a host with one bridge that filters them."""
+    links = [
         {
-            "network.default_route": json.dumps(routes),
-            "network.links": json.dumps(link),
-            "network.speeds": "eno1 25000\n",
+            "ifname": "br0",
+            "mtu": 1500,
+            "flags": ["UP"],
+            "linkinfo": {"info_kind": "bridge", "info_data": {"vlan_filtering": 1}},
         },
-    )
-    return f"{way.device} {way.speed_mbps}"
+        {"ifname": "eno1", "mtu": 1500, "flags": ["UP"], "master": "br0"},
+    ]
+    empty = dict.fromkeys(("network.default_route", "network.neighbours", "network.addresses"), "[]")
+    found = fact(Segments, {"network.links": json.dumps(links), "network.vlans": sample, **empty})
+    bridge = found.find("br0")
+    assert bridge is not None
+    return f"filtering {bridge.filtering}, lets out {_shown(found.carried(bridge))}"
+
+
+def _attempt(sample: Sample) -> str:
+    """As the probe ends such an attempt: exit status, and what bash said last."""
+    said, _, status = (sample.out.strip() or sample.err.strip()).partition("\nrc=")
+    code = int(status) if status else sample.status
+    line = f"0 {code} {said.rpartition(': ')[2] if code else ''}\n"
+    record = ("0", "peer", "192.0.2.1", "16509", "control")
+    output = Evidence("reach.ports", 0, line.encode(), arguments=(record,))
+    [attempt] = fact(Reach, {"reach.ports": output}).of("peer", "control")
+    return _shown(attempt.state, attempt.words)
 
 
 def _network(sample: Sample) -> str:
@@ -424,8 +468,12 @@ def _mount(sample: Sample) -> str:
 
 
 def _exports(sample: Sample) -> str:
-    found = fact(Exports, {"nfs.exports": sample})
-    return f"{_shown(found.paths)}; squashed: {_shown(found.squashed)}"
+    return "; ".join(
+        f"{export.path} to {export.client}, {'ro' if export.read_only else 'rw'}"
+        + (", root squashed" if export.root_squash else "")
+        + (", top" if export.top else "")
+        for export in fact(Exports, {"nfs.exports": sample}).exports
+    )
 
 
 def _booleans(sample: Sample) -> str:
@@ -442,6 +490,28 @@ def _qemu_conf(sample: Sample) -> str:
     return f"{'defaults' if conf == QemuConf() else conf}; {_conf(sample)}"
 
 
+def _chrony(sample: Sample) -> str:
+    """The probe tells of it where it succeeds."""
+    return _clock(f"chrony {sample.out.strip()}\n" if sample.status == 0 else "")
+
+
+def _timedatectl(sample: Sample) -> str:
+    """The probe takes the line about it."""
+    return _clock("".join(f"{line}\n" for line in sample.out.splitlines() if "synchronized" in line.lower()))
+
+
+def _clock(lines: str) -> str:
+    clock = fact(Clock, {"clock.synchronized": f"{lines}end\n"})
+    return f"synchronized {clock.synchronized}, off by {clock.offset_seconds}"
+
+
+def _nested(sample: Sample) -> str:
+    """What grep finds of these files; the devices are asked about beside them."""
+    lines = "".join(f"nested {line.rpartition(':')[2]}\n" for line in sample.out.splitlines())
+    kvm = fact(Kvm, {"kvm.host": f"{lines}end\n"})
+    return f"nested {kvm.nested}"
+
+
 def _units(sample: Sample) -> str:
     return str(len(fact(Units, {"services.units": sample}).units))
 
@@ -455,11 +525,11 @@ def _os(sample: Sample) -> str:
 
 
 def _kernel(sample: Sample) -> str:
-    """The probe asks for the release and the machine only (`uname -rm`)."""
+    """The probe asks for the release and the machine (`uname -rm`), and on a second line for the build (`uname -v`)."""
     words = sample.out.strip().splitlines()[-1].split()
     machine = words[-2:-1] if words[-1:] == ["GNU/Linux"] else []
-    kernel = fact(Kernel, {"versions.kernel": " ".join([*words[2:3], *machine])})
-    return f"{kernel.release} {kernel.version}"
+    kernel = fact(Kernel, {"versions.kernel": " ".join([*words[2:3], *machine]) + "\n" + " ".join(words[3:-4])})
+    return f"{kernel.release} {kernel.version} {'.'.join(map(str, kernel.numbers))}"
 
 
 def _arguments(sample: Sample) -> str:
@@ -482,6 +552,9 @@ def _refusing(kind: type[HostFact], probe: str) -> Callable[[Sample], str]:
 
 
 READERS: dict[str, Callable[[Sample], str]] = {
+    "bash-tcp": _attempt,
+    "bridge-vlan-json": _vlans,
+    "chronyc-tracking": _chrony,
     "cmd-missing": _refusing(Memory, "memory.meminfo"),
     "cpu-baseline": _cpus,
     "cpu-vulns": _vulnerabilities,
@@ -492,7 +565,9 @@ READERS: dict[str, Callable[[Sample], str]] = {
     "devlink-port": _ports,
     "devlink-port-json": _ports,
     "domcapabilities": _domcapabilities,
+    "domdirtyrate": lambda sample: _dirty_rate(sample.err, ""),
     "domjobinfo": _job,
+    "domstats": lambda sample: _dirty_rate("", sample.out),
     "dpkg-query": _packages,
     "dumpxml": _domain,
     "ethtool-i": _firmware("ethtool"),
@@ -505,6 +580,7 @@ READERS: dict[str, Callable[[Sample], str]] = {
     "ip-link-json": _links,
     "ip-route-json": _routes,
     "iptables-save": _iptables,
+    "kvm-nested": _nested,
     "libvirtd-conf": _conf,
     "meminfo": _meminfo,
     "mount": _mount,
@@ -527,6 +603,7 @@ READERS: dict[str, Callable[[Sample], str]] = {
     "smt": _smt,
     "ss": _listening,
     "systemctl-show": _units,
+    "timedatectl": _timedatectl,
     "uname": _kernel,
     "virsh-capabilities": _capabilities,
     "virsh-connect": _refusing(HostCpu, "cpu.capabilities"),
@@ -541,20 +618,19 @@ NOT_READ = {
     reason: facts.split()
     for reason, facts in {
         "libvirt, QEMU and the kernel tell the same in a form made for programs, which is asked instead": "brctl-show "
-        "bridge-link-json bridge-vlan-json findmnt proc-mounts fstab ip-addr ip-addr-o ip-link ip-route-get iptables-L "
+        "bridge-link-json findmnt proc-mounts fstab ip-addr ip-addr-o ip-link ip-route-get iptables-L "
         "lscpu lscpu-json lscpu-p lsmem net-list pool-list netstat networkctl nmcli nodecpumap nodeinfo nodememstats "
         "numa-caps numactl-H numactl-show numastat-m freecell freepages nfsstat-m dominfo domstate daemon-uri "
         "virsh-domblklist virsh-domiflist vcpuinfo qemu-version libvirtd-help redhat-release hostnamectl dmi-id "
         "dmidecode sysinfo nodedev-xml qemu-machine-help ovs-other-config systemctl-is-active systemctl-is-enabled "
-        "systemctl-list kvm-dev kvm-nested ethtool lspci lspci-tv lsmod modinfo mst-status cpu-models dpkg-l rpm-qa "
+        "systemctl-list kvm-dev ethtool lspci lspci-tv lsmod modinfo mst-status cpu-models dpkg-l rpm-qa "
         "rpm-qi sestatus selinux-config etc-exports firewalld-conf ufw bonding",
         "what is at a path is asked of stat and sysfs": "blkid lsblk lsblk-json lsblk-pairs multipath-ll "
-        "multipath-conf iscsiadm-iface iscsiadm-session libvirt-ls",
+        "multipath-conf iscsiadm-iface iscsiadm-session libvirt-ls sys-firmware",
         "no check depends on it": "apparmor-status clocksource crypto-policy fips machine-id mokutil-sb nfs-conf "
-        "nfsconf rpcinfo sys-firmware sysctl-a thp nodesevinfo mellanox-other chronyc-activity chronyc-sources "
-        "chronyc-tracking timedatectl",
-        "of a migration that runs or ran, not of hosts before one": "migrate-error migrate-getmaxdowntime qemu-log "
-        "domdirtyrate domstats bash-tcp",
+        "nfsconf rpcinfo sysctl-a thp nodesevinfo mellanox-other",
+        "`chronyc tracking` tells the outcome": "chronyc-activity chronyc-sources",
+        "of a migration that runs or ran, not of hosts before one": "migrate-error migrate-getmaxdowntime qemu-log",
         "of the machine that this program runs on, where paramiko and ssh read it": "ssh-config",
     }.items()
 }

@@ -15,6 +15,7 @@ from audit.evaluate import needed_facts
 from audit.evidence import Bundle, Evidence, HostEvidence, Probe
 from audit.facts.base import Question
 from audit.judge import discover
+from tests.tried import in_vain, tried
 
 SAMPLE_DATA = Path(__file__).resolve().parent.parent / "sample_data"
 KINDS = needed_facts(discover())
@@ -36,8 +37,9 @@ _TOKEN = re.compile(rb"\"[^\"\n]*\"|'[^'\n]*'|>[^<>]*<|[0-9]+|[A-Za-z_]+|<[^<>]*
 
 @lru_cache(maxsize=1)
 def real_hosts() -> tuple[HostEvidence, ...]:
-    """The hosts of the sample fleets that were reached."""
-    bundles = (Bundle.read(path.parent) for path in sorted(SAMPLE_DATA.glob("*/bundle/manifest.json")))
+    """The hosts of the sample fleets that were reached, some of them asked for what active probes do."""
+    read = (Bundle.read(path.parent) for path in sorted(SAMPLE_DATA.glob("*/bundle/manifest.json")))
+    bundles = (*read, *(ask(fleet) for fleet in ("uniform", "mellanox") for ask in (tried, in_vain)))
     return tuple(host for bundle in bundles for host in bundle.hosts.values() if not host.problem)
 
 

@@ -38,13 +38,15 @@ def _watched(name: str, function: Callable[..., Iterator[Finding]]) -> Callable[
     def told(findings: Iterator[Finding]) -> Iterator[Finding]:
         status = "pass"
         try:
-            for finding in findings:
-                status = "fail"
-                SEEN[name].add(status)
+            for finding in findings:  # or what could not be seen: it counts where nothing is found wrong
+                status = "unknown" if isinstance(finding, Unavailable) and status != "fail" else "fail"
+                if status == "fail":
+                    SEEN[name].add(status)
                 yield finding
         except (NotApplicable, Unavailable) as reason:
             if status == "pass":
-                SEEN[name].add("skip" if isinstance(reason, NotApplicable) else "unknown")
+                status = "skip" if isinstance(reason, NotApplicable) else "unknown"
+            SEEN[name].add(status)
             raise
         SEEN[name].add(status)
 
@@ -76,6 +78,7 @@ def _raising_methods(classes: frozenset[type], error: str) -> frozenset[str]:
     found: frozenset[str] = frozenset()
     while True:
         more = {n for n, m in methods if any(_raises(function, error, found) for function in _called(m))}
+        more |= {n for n, m in methods if error in _kinds(m)}
         if more == found:
             return found
         found = frozenset(more)
@@ -119,20 +122,47 @@ def _called(function: Function) -> set[Function]:
 
 
 def _raises(function: Function, error: str, methods: frozenset[str]) -> bool:
-    raised, _, attributes = _tree(function)
-    return error in raised or bool(attributes & methods)
+    """The function raises or yields the error, or one of its kind, or names a method that does."""
+    told, _, attributes = _tree(function)
+    kinds = {kind for name in told for kind in _kinds(function.__globals__.get(name))}
+    return error in told | kinds or bool(attributes & methods)
+
+
+def _kinds(called: Any) -> set[str]:
+    """The classes of what a call of it gives, where it is a class or says what it returns."""
+    given = get_type_hints(called).get("return") if isinstance(called, FunctionType) else called
+    return {base.__name__ for base in getattr(given, "__mro__", ())}
 
 
 @functools.cache
 def _tree(function: Function) -> tuple[set[str], set[str], set[str]]:
-    """What the function raises, the names and the attributes in it."""
+    """What the function raises or yields that is no finding, the names and the attributes in it."""
     nodes = list(ast.walk(ast.parse(textwrap.dedent(inspect.getsource(function)))))
     thrown = [node.exc for node in nodes if isinstance(node, ast.Raise)]
-    raised = {node.id for exc in thrown if exc for node in ast.walk(exc) if isinstance(node, ast.Name)}
+    told = {name for exc in thrown if exc for name in _names(exc)}
     # `raise self[0]`, `raise why`: what was caught or kept before
     kept = any(isinstance(exc, ast.Subscript) or (isinstance(exc, ast.Name) and exc.id.islower()) for exc in thrown)
+    caught = {name for node in nodes for name in _caught(node)}
+    for node in nodes:
+        if isinstance(node, ast.Yield) and node.value is not None:
+            if isinstance(node.value, ast.Name):
+                kept |= node.value.id in caught
+            elif isinstance(node.value, ast.Call):
+                told |= set(_names(node.value.func))
     return (
-        raised | ({"Unavailable"} if kept else set()),
+        told | ({"Unavailable"} if kept else set()),
         {node.id for node in nodes if isinstance(node, ast.Name)},
         {node.attr for node in nodes if isinstance(node, ast.Attribute)},
     )
+
+
+def _names(node: ast.AST) -> Iterator[str]:
+    return (part.id for part in ast.walk(node) if isinstance(part, ast.Name))
+
+
+def _caught(node: ast.AST) -> Iterator[str]:
+    """The names that hold an `Unavailable` after this: `except … as why`, `isinstance(value, Unavailable)`."""
+    if isinstance(node, ast.ExceptHandler) and node.name:
+        yield node.name
+    elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "isinstance":
+        yield from (name for name in _names(node.args[0]) if "Unavailable" in _names(node.args[1]))

@@ -2,8 +2,9 @@
 
 import ipaddress
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, ClassVar, NamedTuple, Self
 
 from audit.evidence import Probe
@@ -51,7 +52,7 @@ class Link:
     """The device that it is on top of, as a VLAN."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)  # not slotted: it keeps what it is asked for most
 class Links(HostFact):
     """The host's network devices."""
 
@@ -60,7 +61,22 @@ class Links(HostFact):
 
     def find(self, name: str) -> Link | None:
         """The device of that name."""
-        return next((link for link in self.links if link.name == name), None)
+        return self._named.get(name)
+
+    @cached_property
+    def _named(self) -> Mapping[str, Link]:
+        return {link.name: link for link in reversed(self.links)}
+
+    @cached_property
+    def _below(self) -> Mapping[str, list[str]]:
+        """By device: what lies directly below it, a bridge's or bond's ports, what a VLAN lies on."""
+        below: dict[str, list[str]] = {link.name: [] for link in self.links}
+        for link in self.links:
+            if link.master in below:
+                below[link.master].append(link.name)
+            if link.kind == "vlan" and link.lower:
+                below[link.name].append(link.lower)
+        return below
 
     @property
     def bridges(self) -> frozenset[str]:
@@ -81,9 +97,7 @@ class Links(HostFact):
             if link is None or current in seen:
                 continue
             seen.add(current)
-            below = [port.name for port in self.links if port.master == current]
-            if link.kind == "vlan" and link.lower:
-                below.append(link.lower)
+            below = self._below[current]
             todo.extend(below)
             if not below and link.kind is None:
                 bottom[current] = link

@@ -7,7 +7,17 @@ from typing import ClassVar, NamedTuple, Self, TypeVar
 
 from audit.evidence import Probe
 from audit.facts.base import HostFact, Said, Unavailable
-from audit.facts.names import HOSTNAME, LIBVIRT_NAME, PEERS, OwnAddresses, OwnNames, PeerAddresses, Route
+from audit.facts.names import (
+    FQDN,
+    HOSTNAME,
+    LIBVIRT_NAME,
+    OWN_RESOLUTION,
+    PEERS,
+    OwnAddresses,
+    OwnNames,
+    PeerAddresses,
+    Route,
+)
 from audit.facts.network import ADDRESSES, LINKS, ROUTES, SPEEDS, Links, Speeds, WayOut
 from audit.facts.qemu_conf import QEMU_CONF, QemuConf
 from audit.text import visible
@@ -28,27 +38,28 @@ class MigrationWays(HostFact):
     """By which devices the host sends guests to its peers, and receives them.
 
     Without `--migrateuri` a target names `migration_host` of its qemu.conf or else its own host name, and the source
-    connects to what that resolves to there. Where this is not known, the default route stands in.
+    connects to what that resolves to there. Where that leads to no address of the target, a migration has to be given
+    one, and the default route stands in; where it could not be read, the way is not known.
     """
 
     probes: ClassVar[tuple[Probe, ...]] = (
-        *(PEERS, HOSTNAME, LIBVIRT_NAME, QEMU_CONF),
+        *(PEERS, HOSTNAME, LIBVIRT_NAME, FQDN, OWN_RESOLUTION, QEMU_CONF),
         *(ADDRESSES, ROUTES, LINKS, SPEEDS),
     )
     name: str | None
-    """What it tells a source to connect to."""
-    peers: tuple[tuple[str, Route], ...]
-    """By a peer's name: the first route to it that leaves this host."""
+    """What it tells a source to connect to. None: not known."""
+    peers: tuple[tuple[str, Route | None], ...]
+    """By a peer's name: the first route to it that leaves this host; None: there is none. Those not known lack."""
     own: tuple[tuple[str, str], ...]
-    """Its addresses and the devices that carry them."""
+    """Its addresses and the devices that carry them; empty: not known."""
     default: str | None
     speeds: tuple[tuple[str, int], ...]
     """Mbit/s by device; those of which nothing tells lack."""
-    shared: frozenset[str]
-    """Devices with the same hardware below them as a bridge that guests may be on."""
+    shared: frozenset[str] | None
+    """Devices with the same hardware below them as a bridge that guests may be on. None: not known."""
 
     @cached_property
-    def _routes(self) -> Mapping[str, Route]:
+    def _routes(self) -> Mapping[str, Route | None]:
         return dict(self.peers)
 
     @cached_property
@@ -61,13 +72,20 @@ class MigrationWays(HostFact):
 
     def to(self, target: "MigrationWays") -> tuple[str | None, str | None]:
         """The device here and the one at the target that a migration to it uses; None: not known."""
-        route = self._routes.get(target.name) if target.name else None
-        arrives = target._devices.get(route.address) if route else None
-        return (route.device if route and route.device else self.default), arrives or target.default
+        if target.name is None or target.name not in self._routes:
+            return None, None
+        route = self._routes[target.name]
+        if route is None:
+            return self.default, target.default
+        return route.device, (target._devices.get(route.address) or target.default) if target.own else None
 
     def devices(self, target: "MigrationWays") -> tuple[str, str]:
         """The same, known. Raises `Unavailable`."""
         here, there = self.to(target)
+        if target.name is None:
+            raise Unavailable(QEMU_CONF, "the name that the target gives for migrations is not known")
+        if target.name not in self._routes:
+            raise Unavailable(PEERS, f"where {visible(target.name, 80)} leads is not known")
         if here is None or there is None:
             raise Unavailable(ROUTES, "the device that a migration would use is not known")
         return here, there
@@ -89,14 +107,16 @@ class MigrationWays(HostFact):
         answers = _had(PeerAddresses, said)
         addresses, default = _had(OwnAddresses, said), _had(WayOut, said)
         links, speeds = _had(Links, said), _had(Speeds, said)
-        routes = ((name, _leaving(routes)) for name, routes in (answers.answers if answers else ()))
+        routes = tuple(
+            (name, _leaving(routes)) for name, routes in (answers.answers if answers else ()) if routes is not None
+        )
         return cls(
             name=_name(said),
-            peers=tuple((name, route) for name, route in routes if route),
+            peers=routes,
             own=tuple((own.ip, own.interface) for own in (addresses.addresses if addresses else ())),
             default=default.device if default else None,
             speeds=speeds.speeds if speeds else (),
-            shared=_shared(links) if links else frozenset(),
+            shared=None if links is None else _shared(links),
         )
 
 
@@ -117,8 +137,8 @@ def _name(said: Said) -> str | None:
         return None
 
 
-def _leaving(routes: tuple[Route, ...] | None) -> Route | None:
-    return next((route for route in routes or () if route.device and not route.leads_here), None)
+def _leaving(routes: tuple[Route, ...]) -> Route | None:
+    return next((route for route in routes if route.device and not route.leads_here), None)
 
 
 def _shared(links: Links) -> frozenset[str]:

@@ -75,9 +75,9 @@ def test_bandwidth_not_known():
 
 
 def test_ample():
-    def ample(mib, policy=None):
+    def ample(mib, policy=None, there=THERE, state=RUNNING):
         rate = GuestDirtyRate(mib, 5)
-        return found(checks.bandwidth_ample, RUNNING, rate, memory(8), HERE, THERE, policy or Policy())
+        return found(checks.bandwidth_ample, state, rate, memory(8), HERE, there, policy or Policy())
 
     assert checks.bandwidth_ample.severity is Severity.LOW
     assert not ample(596)
@@ -85,6 +85,11 @@ def test_ample():
     assert finding.because.startswith("It takes about 14 s")
     assert not ample(597, Policy(dirty_rate_factor=1))
     assert not ample(1193), "that is for the other check"
+    with pytest.raises(Unavailable):
+        ample(597, there=host(2, None))
+    for state in (OFF, PAUSED):
+        with pytest.raises(NotApplicable):
+            ample(597, state=state)
 
 
 def test_copied_in_time():
@@ -159,9 +164,11 @@ def test_dedicated_nic():
     [finding] = found(checks.dedicated_nic, cluster(host(1), host(2), host(3, shared=())))
     assert finding.hosts == {"kvm1", "kvm2"}
     assert not found(checks.dedicated_nic, cluster(host(1, shared=()), host(2, shared=())))
-    lost = replace(host(1, shared=()), peers=(), default=None)
-    with pytest.raises(Unavailable):
-        found(checks.dedicated_nic, cluster(lost, host(2, shared=())))
+    for lost in ({"peers": (), "default": None}, {"peers": ()}, {"name": None}, {"own": ()}, {"shared": None}):
+        with pytest.raises(Unavailable):
+            found(checks.dedicated_nic, cluster(replace(host(1, shared=()), **lost), host(2, shared=())))
+    [finding] = found(checks.dedicated_nic, cluster(replace(host(1), shared=None), host(2)))
+    assert finding.hosts == {"kvm2"}, "what was found counts, whatever else is not known"
     with pytest.raises(NotApplicable):
         found(checks.dedicated_nic, cluster(host(1)))
 

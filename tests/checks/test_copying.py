@@ -8,8 +8,10 @@ from audit.check import COPY_STORAGE, NotApplicable, Unavailable
 from audit.facts.disk_sizes import DiskSize, FreeSpace, GuestDiskSizes, Room
 from audit.facts.guest import GuestState
 from audit.facts.guest_devices import GuestDisks
+from audit.facts.paths import Paths
 from audit.facts.pools import Pool, Pools
-from audit.facts.storage import Mounts
+from audit.facts.storage import MOUNTINFO, Mounts
+from audit.judge import Missing
 from checks import copying as checks
 from checks import storage
 from tests.checks.test_storage import CDROM, NOT_DECLARED, NOWHERE, RUNS, WEB, shared
@@ -46,7 +48,13 @@ def test_place_ready():
 
 
 def test_not_for_guests_whose_disks_are_shared():
-    for check, more in ((checks.place_ready, ()), (checks.image_made, ()), (checks.room, (FreeSpace(()),))):
+    some = (FreeSpace(()),)
+    for check, more in (
+        (checks.place_ready, ()),
+        (checks.image_made, ()),
+        (checks.room, some),
+        (checks.room_to_grow, some),
+    ):
         for disks in ((), (CDROM,), (replace(DISK, shareable=True),), (replace(DISK, type="block"),), (VOLUME,)):
             with pytest.raises(NotApplicable):
                 asked(check, paths(a=NOT_THERE), *more, disks=disks)
@@ -54,8 +62,28 @@ def test_not_for_guests_whose_disks_are_shared():
             asked(check, paths(a=FILE), *more, here=paths(a=FILE), mounts=SHARED)
         with pytest.raises(NotApplicable):
             asked(check, paths(a=NOT_THERE), *more, state=GuestState("shut off", False, True))
-        with pytest.raises(NotApplicable):
-            asked(check, paths(), *more)
+
+
+def test_not_known_which_images_would_be_copied():
+    """Nothing of a disk's path, here or there, or of what is mounted: a skip would be a lie."""
+    room = FreeSpace((("/srv", Room("/", 4)),))
+    for check, more in (
+        (checks.place_ready, ()),
+        (checks.image_made, ()),
+        (checks.room, (room,)),
+        (checks.room_to_grow, (room,)),
+    ):
+        for there, changes in (
+            (paths(), {}),
+            (paths(a=NOT_THERE), {"here": Paths((), (), "timed out")}),
+            (paths(a=NOT_THERE), {"mounts": Missing(Unavailable(MOUNTINFO, "timed out"))}),
+        ):
+            with pytest.raises(Unavailable):
+                asked(check, there, *more, **changes)
+    beside = (replace(DISK, target="vdb", source="/srv/b"), DISK)
+    assert asked(checks.place_ready, paths(a=NO_FOLDER), disks=beside), "what is known of another disk counts"
+    with pytest.raises(Unavailable):
+        asked(checks.place_ready, paths(a=NOT_THERE), disks=beside)
 
 
 def test_image_made():

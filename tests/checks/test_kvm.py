@@ -119,3 +119,6 @@ def test_firmware_settings():
     assert (finding.expected, finding.actual) == ("boost: 0", "1")
     with pytest.raises(NotApplicable):
         found(checks.firmware_settings_alike, here, model, there, other)
+    nobody = Bios(None, None, None, None, None, None)
+    with pytest.raises(Unavailable):
+        found(checks.firmware_settings_alike, here, nobody, there, nobody)

@@ -166,6 +166,9 @@ def test_what_speaks_against_one_network():
     heard = segments(replace(segment(vlans=[100]), guests=mac)), segments(replace(segment(vlans=[200]), outside=mac))
     assert not judged(*heard), "proved all the same"
     assert (checks.same_network.severity, checks.same_network.blocks) == (Severity.MEDIUM, Blocks.NOTHING)
+    unread = LibvirtNetworks((), "no network driver")
+    with pytest.raises(Unavailable):
+        found(checks.same_network, NETWORKED, unread, one, network(), one, QUIET, QUIET)
 
 
 def test_what_proves_one_network():

@@ -8,10 +8,11 @@ from audit.check import At, Blocks, NotApplicable, Severity, Unavailable
 from audit.facts.guest_devices import Disk, GuestDisks
 from audit.facts.names import OwnAddresses
 from audit.facts.network import Address
-from audit.facts.nfs import Client, Export, Exports, NfsClient, NfsUse
+from audit.facts.nfs import CLIENT, Client, Export, Exports, NfsClient, NfsUse
 from audit.facts.paths import Paths, PathState
 from audit.facts.pools import Pools
-from audit.facts.storage import Mount, Mounts
+from audit.facts.storage import MOUNTINFO, Mount, Mounts
+from audit.judge import Missing
 from checks import nfs as checks
 from tests.asked import found
 
@@ -103,6 +104,8 @@ def test_soft_mounts():
     assert judged(replace(nfs(), options=frozenset({"soft"})))
     assert not judged(replace(nfs(), options=frozenset({"soft"})), replace(DISK, readonly=True))
     assert not judged(replace(LOCAL_MOUNT, device="0:45"))
+    with pytest.raises(Unavailable):
+        judged(Missing(Unavailable(MOUNTINFO, "timed out")))
 
 
 def test_client_installed():
@@ -113,6 +116,8 @@ def test_client_installed():
     assert not judged(NfsClient(True))
     [finding] = judged(NfsClient(False))
     assert finding.because == "/srv/a lies on NFS."
+    with pytest.raises(Unavailable):
+        judged(Missing(Unavailable(CLIENT, "timed out")))
     with pytest.raises(NotApplicable):
         judged(NfsClient(False), Mounts((LOCAL_MOUNT,)), replace(FILE, device="254:1"))
 
@@ -172,6 +177,8 @@ def test_root_squash_of_a_server_that_is_one_of_the_hosts():
     run = checks.exports_without_root_squash
     [finding] = found(run, (A, server(entry(root_squash=True))))
     assert finding.expected == "/vm on c: no_root_squash for a"
+    with pytest.raises(Unavailable):
+        found(run, (A, server(entry("@cluster", root_squash=True))))
     assert not found(run, (A, server(entry())))
     assert not found(run, (A, B))
     with pytest.raises(Unavailable):

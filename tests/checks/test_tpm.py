@@ -52,6 +52,8 @@ def test_an_old_libvirt_takes_shared_state_for_its_own():
     assert sides((9, 0), (9, 0)) == sides((8, 0), (8, 0), LOCAL) == []
     with pytest.raises(NotApplicable):
         found(checks.shared_state_known, NONE, libvirt(8, 0), libvirt(8, 0), SHARED, NOTHING)
+    with pytest.raises(Unavailable):
+        found(checks.shared_state_known, STATE, libvirt(8, 0), libvirt(9, 0), LOCAL, UNREAD)
 
 
 def test_the_targets_emulator_reads_what_the_sources_wrote():

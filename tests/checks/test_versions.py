@@ -2,7 +2,7 @@ from dataclasses import replace
 
 import pytest
 
-from audit.check import NotApplicable
+from audit.check import NotApplicable, Unavailable
 from audit.facts.guest import GuestMachine
 from audit.facts.machines import MachineList, MachineTypes
 from audit.facts.versions import Bios, Kernel, KernelArguments, Libvirt, OsRelease, Qemu, Version
@@ -93,5 +93,8 @@ def test_notes():
     bios = Bios("Dell", "2.1", "2023", None, "Dell", "R640")
     assert found(checks.bios_equal, bios, replace(bios, version="2.2"))
     assert not found(checks.bios_equal, bios, bios)
+    for one, other in ((replace(bios, product=None), replace(bios, product=None)), (bios, replace(bios, version=None))):
+        with pytest.raises(Unavailable):
+            found(checks.bios_equal, one, other)
     with pytest.raises(NotApplicable):
         found(checks.bios_equal, bios, replace(bios, product="R750"))

@@ -149,6 +149,8 @@ def test_bios(said):
     bios = Bios.parse(said({BIOS.name: text}))
     assert (bios.version, bios.product, bios.release) == ("2.19.1", "R640", None)
     assert Bios.parse(said({BIOS.name: "absent\n"})) == Bios(None, None, None, None, None, None)
+    with pytest.raises(ValueError, match="nothing told"):
+        Bios.parse(said({BIOS.name: ""}))
 
 
 def test_packages(said):

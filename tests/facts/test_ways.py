@@ -1,6 +1,7 @@
 """The way that a migration takes: over the migration network where there is one, else by the default route."""
 
 import json
+import time
 
 import pytest
 
@@ -60,14 +61,25 @@ def test_by_the_migration_network(said):
     assert two.way(one) == Way("br0", "br0", 10000)
 
 
-def test_else_by_the_default_route(said):
-    loop = {"kvm2": "127.0.1.1 lo 127.0.0.1"}
-    two = ways(said, 2)
-    assert ways(said, 1, peers=loop).way(two) == Way("br0", "br0", 10000)
-    assert ways(said, 1, **{PEERS.name: (1, "no")}).way(two) == Way("br0", "br0", 10000)
-    unread = ways(said, 2, **{QEMU_CONF.name: (1, "Permission denied")})
-    assert unread.name is None
-    assert ways(said, 1).way(unread) == Way("br0", "br0", 10000)
+@pytest.mark.parametrize("leads", ["127.0.1.1 lo 127.0.0.1", "", "203.0.113.9 br0 10.0.0.1"])
+def test_by_the_default_route_where_the_name_leads_not_to_the_target(said, leads):
+    assert ways(said, 1, peers={"kvm2": leads}).way(ways(said, 2)) == Way("br0", "br0", 10000)
+
+
+def test_the_default_route_is_no_stand_in_for_what_was_not_read(said):
+    """A slow migration network must not be taken for the fast default route."""
+    unread = (
+        (ways(said, 1, **{PEERS.name: (1, "no")}), ways(said, 2)),
+        (ways(said, 1, peers={"kvm9": "10.0.0.9 br0 10.0.0.1"}), ways(said, 2)),
+        (ways(said, 1), ways(said, 2, **{QEMU_CONF.name: (1, "Permission denied")})),
+        (ways(said, 1), ways(said, 2, **{HOSTNAME.name: (1, "no"), LIBVIRT_NAME.name: (1, "no")})),
+        (ways(said, 1), ways(said, 2, **{ADDRESSES.name: (1, "no")})),
+    )
+    for one, two in unread:
+        assert None in one.to(two)
+        with pytest.raises(Unavailable, match="not known"):
+            one.way(two)
+    assert ways(said, 1, **{LINKS.name: (1, "no")}).shared is None
 
 
 def test_not_known(said):
@@ -77,3 +89,13 @@ def test_not_known(said):
         silent.way(ways(said, 2))
     with pytest.raises(Unavailable, match="not known"):
         ways(said, 1, **{PEERS.name: (1, "no"), ROUTES.name: "[]"}).way(ways(said, 2))
+
+
+def test_ten_thousand_devices_are_looked_through_at_once(said):
+    """Each device is not compared with each other one; a host of many containers or VLANs has that many."""
+    many = [link("br0", "bridge"), *(link(f"p{n}", master="br0") for n in range(5000))]
+    many += [link(f"v{n}", "vlan", link=f"p{n}") for n in range(5000)]
+    began = time.monotonic()
+    found = ways(said, 1, **{LINKS.name: json.dumps(many)}).shared
+    assert found == {entry["ifname"] for entry in many}
+    assert time.monotonic() - began < 5  # a minute and more if they are
