@@ -58,6 +58,8 @@ def test_one_server_by_two_addresses_is_for_somebody_to_look_at():
     assert not served(elsewhere, disk=replace(DISK, source="/nowhere", readonly=True))
     with pytest.raises(Unavailable, match="not asked about /nowhere"):
         served(elsewhere, disk=replace(DISK, source="/nowhere"))
+    [finding] = served(elsewhere, disk=replace(DISK, source="/nowhere", backing=("/srv/base",)))
+    assert finding.expected == "/srv/base from nas on both hosts", "what is not known comes second"
 
 
 def test_options():
