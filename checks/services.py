@@ -320,6 +320,10 @@ def migrate_tls_certificates(host: QemuCertificates, conf: QemuConf, policy: Pol
         raise NotApplicable(_NOT_TLS)
     if conf.migrate_tls_force:
         raise NotApplicable("qemu.conf insists on --tls, for which each pair is judged")
+    if not any(file.present or file.problem for file in host.files):
+        folders = ", ".join(dict.fromkeys(file.path.rpartition("/")[0] for file in host.files))
+        yield Finding(f"QEMU's certificates in {folders}", "there are none")
+        return
     yield from _faults(host.files, {"ca", "server", "client", "key"})
 
 

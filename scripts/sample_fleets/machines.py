@@ -496,7 +496,7 @@ def tls(host: Host) -> Answer:
         lines += [
             f"file {role} /etc/pki/libvirt/{role}cert.pem",
             f"subject=O = Example, CN = {host.fqdn}\nissuer={authority}\nnotAfter={end}",
-            f"names=DNS:{host.fqdn}, IP Address:{host.address}\n{valid if current else ''}",
+            f"names=DNS:{host.fqdn}, DNS:{host.name}, IP Address:{host.address}\n{valid if current else ''}",
         ]
     lines.append("file key /etc/pki/libvirt/private/serverkey.pem")
     lines.append("present" if host.root else "unreadable no access to /etc/pki/libvirt/private")

@@ -209,6 +209,8 @@ def test_certificates_of_qemu():
     assert list(run(qemu(), QemuConf(), TLS)) == []
     [finding] = run(qemu(key={"present": False}), QemuConf(), TLS)
     assert finding.expected == "/etc/pki/key.pem exists"
+    [finding] = run(qemu(**{role: {"present": False} for role in ("ca", "server", "client", "key")}), QemuConf(), TLS)
+    assert (finding.expected, finding.actual) == ("QEMU's certificates in /etc/pki", "there are none")
     with pytest.raises(NotApplicable, match="does not use"):
         list(run(qemu(), QemuConf(), SSH))
     with pytest.raises(NotApplicable, match="insists"):
