@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import subprocess
 
 import pytest
 from hypothesis import given
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 
 from audit.facts.base import Unavailable
 from audit.facts.firewall import Firewall, Firewalld, Listening, Socket
+from audit.facts.hidden_rules import NF_TABLES
 from audit.facts.netfilter import Packet
 
 META = {"metainfo": {"json_schema_version": 1}}
@@ -141,6 +143,11 @@ class TestFirewall:
         assert "not installed" in firewall.hidden
         if "DROP" in save and "49152" not in save:  # what iptables refuses is refused all the same
             assert state(firewall, 49152) == "closed"
+
+    def test_this_kernel_is_understood(self, said):
+        shown = subprocess.run(["sh", "-c", NF_TABLES.command], check=True, capture_output=True).stdout
+        answers = {**NO_NFT, "firewall.nf_tables": shown, "firewall.iptables": "", "firewall.ip6tables": ""}
+        assert Firewall.parse(said({**answers, **NO_LEGACY})).tables == ()
 
     def test_other_words_of_the_kernel_are_refused(self, said):
         for kernel in ("nf_tables 1\nkernel 162114 0\nend\n", "what\nend\n", "kernel a b\nend\n"):
