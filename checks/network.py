@@ -31,13 +31,14 @@ _OWN_NETWORK = {None: "isolated", "none": "isolated", "nat": "NAT", "route": "ro
     severity=Severity.HIGH,
     blocks=Blocks.MIGRATION,
     stage=Stage.START,
-    reference="libvirt 11.3 qemuInterfaceBridgeConnect",
+    reference="libvirt 11.3 qemuInterfaceBridgeConnect, qemuInterfaceEthernetConnect",
     covers=("12.6/bridge", "12.6/xml", "12.6/xml-trouble", "failure 32", "failure 33"),
 )
 def sources_present(nics: GuestNics, links: Target[Links], networks: Target[LibvirtNetworks]) -> Iterator[Finding]:
     """The networks, bridges and devices that the guest's NICs connect to exist on the target and are up.
 
-    The guest's configuration names them; the target takes them by that name.
+    The guest's configuration names them; the target takes them by that name. So it does with a tap or macvtap device
+    that somebody else makes (type='ethernet', <target managed='no'/>), which has to be there before the guest.
     """
     for nic in dict.fromkeys(nics.nics):
         switched = nic.virtualport == "openvswitch"
@@ -47,6 +48,13 @@ def sources_present(nics: GuestNics, links: Target[Links], networks: Target[Libv
             yield from _device(nic.source, links, is_bridge=True, switched=switched)
         elif nic.type == "direct" and nic.source:
             yield from _device(nic.source, links, is_bridge=False, switched=False)
+        elif nic.type == "ethernet" and nic.own_tap and nic.ifname and links.find(nic.ifname) is None:
+            yield Finding(
+                expected=f"the device {nic.ifname} on the target",
+                actual="not there",
+                because="target managed='no' but specified dev doesn't exist",
+                remedy=f"On the target: ip tuntap add dev {shlex.quote(nic.ifname)} mode tap; connect it as here",
+            )
 
 
 def _network(name: str, network: LibvirtNetwork | None, links: Links, *, switched: bool) -> Iterator[Finding]:

@@ -14,6 +14,7 @@ from audit.check import (
     Told,
     Unavailable,
     check,
+    if_known,
 )
 from audit.facts.guest_devices import GuestDisks
 from audit.facts.names import OwnAddresses, is_loopback
@@ -22,6 +23,7 @@ from audit.facts.paths import Paths
 from audit.facts.pools import Pools, disk_path
 from audit.facts.storage import Mount, Mounts, Nfs, Place, same_file
 from audit.text import some_of
+from checks._storage import path_of
 
 
 @check(
@@ -112,21 +114,24 @@ def same_server(
     there: Target[Paths],
     there_mounts: Target[Mounts],
     their_addresses: Target[OwnAddresses],
-) -> Iterator[Finding]:
+) -> Told:
     """Both hosts reach the guest's images at the same NFS server's name or address.
 
     A server may have several addresses. A replica has the same exports, and the same files in them, too.
     """
-    paths = [(disk_path(disk, pools), disk_path(disk, their_pools)) for disk in disks.disks if not disk.readonly]
+    paths: list[tuple[str, str]] = []
+    for disk in (disk for disk in disks.disks if not disk.readonly):
+        own, its = (yield from path_of(disk, pools)), (yield from path_of(disk, their_pools))
+        paths += [(own, its)] if own and its else []
     paths += [(path, path) for disk in disks.disks for path in disk.backing]
     for path, their_path in paths:
-        ours = here.at(path) if path else None
-        mount = here_mounts.of(ours, path) if path and ours and ours.exists else None
-        if not path or not their_path or ours is None or mount is None or mount.nfs is None:
+        ours = yield from if_known(here.find(path))
+        mount = here_mounts.of(ours, path) if ours and ours.exists else None
+        if ours is None or mount is None or mount.nfs is None:
             continue
-        theirs = there.at(their_path)
-        other = there_mounts.of(theirs, their_path) if theirs.exists else None
-        if other is None or other.nfs is None or mount.nfs.same_server(other.nfs):
+        theirs = yield from if_known(there.find(their_path))
+        other = there_mounts.of(theirs, their_path) if theirs and theirs.exists else None
+        if theirs is None or other is None or other.nfs is None or mount.nfs.same_server(other.nfs):
             continue
         if _is_server(their_addresses, mount.nfs, other.nfs) or _is_server(our_addresses, other.nfs, mount.nfs):
             continue

@@ -9,7 +9,7 @@ from audit.facts.blockers import GuestSpice
 from audit.facts.guest import GuestCpu, GuestMachine
 from audit.facts.guest_devices import GuestDevices
 from audit.facts.host_models import DOMCAPS_KVM, DomainCapabilities, HostModels, Refusal, Request
-from audit.facts.versions import Kernel, OsRelease, Qemu
+from audit.facts.versions import Kernel, Libvirt, OsRelease, Packages, Qemu, Version
 
 _SWTPM = "dnf install swtpm swtpm-tools || apt-get install swtpm swtpm-tools; then restart libvirt's daemon"
 _OPTIONAL = frozenset({"relaxed", "vapic"})  # QEMU goes on without them, with a warning
@@ -85,6 +85,50 @@ def video_offered(devices: GuestDevices, machine: GuestMachine, target: Target[H
     if not devices.videos:
         raise NotApplicable("the guest has no graphics card")
     yield from _lacking("video model", devices.videos, _offer(target, machine).videos)
+
+
+_VIDEO_RECORDED = Version(12, 5, 0)
+
+
+def _vga(packages: Packages) -> str | None:
+    """QEMU's part for virtio-vga; "" where only that for virtio-gpu is there. None: not packed in such parts."""
+    parts = [name for name, _ in packages.packages if re.fullmatch(r"qemu-.*-display-virtio-(vga|gpu|gpu-pci)", name)]
+    return next((name for name in parts if name.endswith("vga")), "" if parts else None)
+
+
+@check(
+    severity=Severity.HIGH,
+    stage=Stage.START,
+    reference="libvirt NEWS 12.5.0: record selected virtio video device model; qemuDeviceVideoGetModel",
+)
+def virtio_screen_alike(
+    devices: GuestDevices,
+    machine: GuestMachine,
+    source: Source[Packages],
+    target: Target[Packages],
+    libvirt: Source[Libvirt],
+    their_libvirt: Target[Libvirt],
+) -> Iterator[Finding]:
+    """libvirt makes the same device of the guest's virtio screen on both hosts.
+
+    With QEMU's part for virtio-vga it makes that of the first screen, without it virtio-gpu; it records which since
+    12.5 only. The one device does not understand the other's state. (A guest that was started before the part came, or
+    went, has what was made then.)
+    """
+    if devices.videos[:1] != ("virtio",) or machine.arch not in {"x86_64", "i686"}:
+        raise NotApplicable("the guest's first screen is not virtio, or it is no PC")
+    if min(libvirt.daemon, their_libvirt.daemon) >= _VIDEO_RECORDED:
+        raise NotApplicable("libvirt records which device it is")
+    ours, theirs = _vga(source), _vga(target)
+    if ours is None or theirs is None:
+        raise NotApplicable("QEMU is not packed in parts, of which one could be missing")
+    if bool(ours) != bool(theirs):
+        part = ours or theirs
+        yield Finding(
+            f"{part} installed on both hosts, or on none",
+            f"it is on the {'source' if ours else 'target'} only",
+            remedy=f"dnf install {part} || zypper install {part}; guests that run there have to be restarted then",
+        )
 
 
 @check(

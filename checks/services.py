@@ -20,21 +20,21 @@ from audit.facts.clock import Clock
 from audit.facts.confinement import GuestLabels, SecurityDrivers
 from audit.facts.firewall import Listening
 from audit.facts.guest import HostGuestNames
+from audit.facts.names import OwnAddresses, OwnNames, PeerAddresses
 from audit.facts.qemu_conf import QemuConf
+from audit.facts.reach import Peer
 from audit.facts.services import (
     DAEMON,
     SSH_PORT,
     SSHD,
     TCP_PORT,
-    TLS,
     TLS_PORT,
-    Certificate,
     Daemons,
     Sshd,
-    TlsCertificates,
     Unit,
     Units,
 )
+from audit.facts.tls import TLS, Certificate, QemuCertificates, TlsCertificates
 from audit.facts.versions import Packages
 
 
@@ -150,6 +150,9 @@ def daemons_not_mixed(daemons: Daemons) -> Iterator[Finding]:
         )
 
 
+_NOT_TLS = "the migration does not use qemu+tls"
+
+
 def _faults(files: tuple[Certificate, ...], roles: set[str]) -> Told:
     """What is wrong with files, and which of them could not be read."""
     for file in (file for file in files if file.role in roles):
@@ -187,7 +190,7 @@ def tls_certificates(target: Target[TlsCertificates], policy: Policy) -> Told:
     authority. A missing or expired file ends every connection on port 16514.
     """
     if policy.transport != "tls":
-        raise NotApplicable("the migration does not use qemu+tls")
+        raise NotApplicable(_NOT_TLS)
     yield from _faults(target.files, {"ca", "server", "key"})
 
 
@@ -205,7 +208,7 @@ def tls_client_certificates(source: Source[TlsCertificates], policy: Policy) -> 
     machine than the source, that machine needs it instead, but for peer-to-peer migration.
     """
     if policy.transport != "tls":
-        raise NotApplicable("the migration does not use qemu+tls")
+        raise NotApplicable(_NOT_TLS)
     yield from _faults(source.files, {"ca", "client"})
 
 
@@ -223,7 +226,7 @@ def tls_certificates_last(host: TlsCertificates, policy: Policy) -> Iterator[Fin
     goes on; the next does not begin.
     """
     if policy.transport != "tls":
-        raise NotApplicable("the migration does not use qemu+tls")
+        raise NotApplicable(_NOT_TLS)
     for file in host.files:
         if (
             file.present
@@ -232,6 +235,135 @@ def tls_certificates_last(host: TlsCertificates, policy: Policy) -> Iterator[Fin
             and 0 <= file.valid_days < min(policy.validity_days, 30)
         ):
             yield Finding(f"{file.path} is valid for {policy.validity_days} days", f"it ends {file.not_after}")
+
+
+def _proved(certificate: Certificate, peer: Peer, names: OwnNames, own: OwnAddresses) -> list[str]:
+    """The target's names and addresses that its certificate is of, the inventory's name first."""
+    known = [peer.name, names.libvirt, names.fqdn, names.hostname, *(address.ip for address in own.reachable)]
+    return list(dict.fromkeys(name for name in known if name and certificate.proves(name)))
+
+
+def _owners(certificate: Certificate) -> str:
+    return ", ".join([*certificate.host_names, *certificate.addresses]) or "no name or address"
+
+
+@check(
+    severity=Severity.HIGH,
+    blocks=Blocks.MIGRATION,
+    stage=Stage.CONNECT,
+    reference="libvirt: TLS certificates; gnutls_x509_crt_check_hostname(3)",
+    offline=True,
+    covers=("failure 40",),
+)
+def tls_certificate_names(
+    target: Target[TlsCertificates],
+    peer: Target[Peer],
+    names: Target[OwnNames],
+    own: Target[OwnAddresses],
+    peers: Source[PeerAddresses],
+    policy: Policy,
+) -> Iterator[Finding]:
+    """The target's server certificate is of a name or an address by which the source can reach the target.
+
+    The source's libvirt compares the name in qemu+tls://NAME/system with the certificate that the target shows, and
+    ends the connection where it is of somebody else.
+    """
+    if policy.transport != "tls":
+        raise NotApplicable(_NOT_TLS)
+    certificate = target.server
+    if certificate is None:
+        raise NotApplicable("the target has no server certificate, which is judged apart")
+    if _proved(certificate, peer, names, own):
+        return
+    routes = [route for name in certificate.host_names if "*" not in name for route in peers.of(name)]
+    if not any(own.interface_of(route.address) for route in routes):
+        yield Finding(
+            expected=f"a certificate of {peer.name}",
+            actual=f"{certificate.path} is of {_owners(certificate)}",
+            because=f"Certificate [session] owner does not match the hostname {peer.name}",
+            remedy=f"Make one whose subjectAltName has {peer.name}; to look: "
+            f"openssl x509 -noout -text -in {shlex.quote(certificate.path)}",
+        )
+
+
+@check(
+    severity=Severity.MEDIUM,
+    stage=Stage.CONNECT,
+    reference="libvirt: TLS certificates; gnutls_x509_crt_check_hostname(3)",
+    offline=True,
+    covers=("failure 40",),
+)
+def tls_certificate_inventory_name(
+    target: Target[TlsCertificates],
+    peer: Target[Peer],
+    names: Target[OwnNames],
+    own: Target[OwnAddresses],
+    policy: Policy,
+) -> Iterator[Finding]:
+    """The target's server certificate is of the name that the inventory has, not of its other names only.
+
+    Commands in the report call the target by that name. A connection by a name that the certificate is not of is
+    refused, though it leads to the same host.
+    """
+    if policy.transport != "tls":
+        raise NotApplicable(_NOT_TLS)
+    certificate = target.server
+    if certificate is None:
+        raise NotApplicable("the target has no server certificate, which is judged apart")
+    others = _proved(certificate, peer, names, own)
+    if others and peer.name not in others:
+        name = f"[{others[0]}]" if ":" in others[0] else others[0]
+        yield Finding(
+            expected=f"a certificate of {peer.name}",
+            actual=f"it is of {_owners(certificate)}",
+            remedy=f"virsh migrate … {shlex.quote(f'qemu+tls://{name}/system')}",
+        )
+
+
+@check(
+    severity=Severity.INFO,
+    stage=Stage.TRANSFER,
+    reference="libvirt qemu.conf: migrate_tls_x509_cert_dir",
+    covers=("failure 40",),
+)
+def migrate_tls_certificates(host: QemuCertificates, conf: QemuConf, policy: Policy) -> Told:
+    """QEMU has certificates of its own here, so that guests can be moved with `--tls`.
+
+    qemu+tls encrypts what the two libvirts say to each other; the guest's memory goes from QEMU to QEMU in the clear,
+    unless `--tls` is given. Those need other files, and a client's certificate on the source.
+    """
+    if policy.transport != "tls":
+        raise NotApplicable(_NOT_TLS)
+    if conf.migrate_tls_force:
+        raise NotApplicable("qemu.conf insists on --tls, for which each pair is judged")
+    if not any(file.present or file.problem for file in host.files):
+        folders = ", ".join(dict.fromkeys(file.path.rpartition("/")[0] for file in host.files))
+        yield Finding(f"QEMU's certificates in {folders}", "there are none")
+        return
+    yield from _faults(host.files, {"ca", "server", "client", "key"})
+
+
+@check(
+    severity=Severity.CRITICAL,
+    blocks=Blocks.MIGRATION,
+    stage=Stage.PREPARE,
+    reference="libvirt qemu.conf: migrate_tls_force, migrate_tls_x509_cert_dir",
+    covers=("failure 40", "failure 41"),
+)
+def migrate_tls_possible(
+    source: Source[QemuCertificates],
+    source_conf: Source[QemuConf],
+    target: Target[QemuCertificates],
+    target_conf: Target[QemuConf],
+) -> Told:
+    """Where qemu.conf insists on `--tls`, both hosts have the certificates that QEMU needs for it.
+
+    Without `--tls` libvirt refuses, and with it QEMU cannot begin.
+    """
+    if not (source_conf.migrate_tls_force or target_conf.migrate_tls_force):
+        raise NotApplicable("qemu.conf does not insist on --tls")
+    yield from _faults(source.files, {"ca"})
+    yield from _faults(target.files, {"ca", "server", "key"})
 
 
 @check(

@@ -13,6 +13,7 @@ from typing import ClassVar, Literal, NamedTuple, Self
 
 from audit.evidence import Probe
 from audit.facts.base import HostFact, Said, Unavailable
+from audit.facts.hidden_rules import NF_TABLES, hidden_rules
 from audit.facts.iptables import from_iptables
 from audit.facts.netfilter import Answer, Chain, Family, Packet, Table, judge, ports_that_matter
 from audit.facts.nftables import from_nft
@@ -190,10 +191,12 @@ Keeper = Literal["firewalld", "ufw", "nftables", "iptables", "none"]
 class Firewall(HostFact):
     """All packet filter rules that an incoming connection meets."""
 
-    probes: ClassVar[tuple[Probe, ...]] = (NFT, IPTABLES, IP6TABLES, LEGACY)
+    probes: ClassVar[tuple[Probe, ...]] = (NFT, IPTABLES, IP6TABLES, LEGACY, NF_TABLES)
     tables: tuple[Table, ...]
     missing: tuple[tuple[Family, str], ...] = ()
     """For which IP version there are rules that could not be read, and why."""
+    hidden: str = ""
+    """Why there may be more rules than these. What these refuse is refused all the same."""
 
     @property
     def keeper(self) -> Keeper:
@@ -222,6 +225,8 @@ class Firewall(HostFact):
         for part in ports_that_matter(self.tables, ports):
             packet = Packet(like.family, part.start, like.source, like.destination, like.interface)
             answer = judge(self.tables, packet)
+            if self.hidden and answer.state != "closed":
+                raise Unavailable(NFT, self.hidden)
             if answers and answers[-1][1] == answer:
                 answers[-1] = (range(answers[-1][0].start, part.stop), answer)
             else:
@@ -240,7 +245,7 @@ class Firewall(HostFact):
                 tables.extend(_iptables(said, probe, family, opaque, nft_spoke=nft is not None))
             except Unavailable as reason:
                 missing.append((family, reason.reason))
-        return cls(tuple(tables), tuple(missing))
+        return cls(tuple(tables), tuple(missing), _hidden(said) if nft is None else "")
 
 
 def _refuses(chain: Chain) -> bool:
@@ -266,6 +271,14 @@ def _not_there(said: Said, probe: Probe) -> bool:
     return output.status == 127
 
 
+def _hidden(said: Said) -> str:
+    try:
+        outputs = [said.evidence(probe) for probe in (IPTABLES, IP6TABLES)]
+        return hidden_rules(said, [output.stdout.decode("utf-8", "replace") for output in outputs])
+    except Unavailable as reason:
+        return f"nft is not installed; {reason}"
+
+
 def _iptables(said: Said, probe: Probe, family: Family, opaque: set[str], *, nft_spoke: bool) -> list[Table]:
     """The tables that only iptables can tell: those `opaque` to nft, and those that nft does not see."""
     if _not_there(said, probe):
@@ -275,7 +288,7 @@ def _iptables(said: Said, probe: Probe, family: Family, opaque: set[str], *, nft
             raise Unavailable(probe, "iptables' rules are in the kernel, but iptables-save is not installed")
         return _legacy(said, family)
     text = said.text(probe)
-    if "is incompatible, use 'nft' tool" in text and not nft_spoke:
+    if "use 'nft' tool" in text and not nft_spoke:  # "is incompatible", "contains incompatible base-chains"
         raise Unavailable(probe, "there are rules that only nft can show, and it is not installed")
     tables = list(from_iptables(text, family))
     through_nft = "(nf_tables)" in text or "xtables-save" in text or not tables

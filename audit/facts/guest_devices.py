@@ -180,6 +180,8 @@ class Nic:
     """Of a hostdev interface: libvirt takes the device from its driver, and gives it back."""
     vlans: tuple[str, ...] = ()
     """Its VLAN tags, where it has any."""
+    own_tap: bool = False
+    """Of an ethernet interface: its device on the host, `ifname`, is made by somebody else than libvirt."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,6 +230,7 @@ def _nic(node: etree._Element) -> Nic:
         ifname=_get(node, "target", "dev"),
         managed=node.get("managed") == "yes",
         vlans=tuple(tag.get("id", "") for tag in node.iterfind("vlan/tag")),
+        own_tap=_get(node, "target", "managed") == "no",
     )
 
 

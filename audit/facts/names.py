@@ -15,6 +15,7 @@ from audit.evidence import Evidence, Probe
 from audit.facts.base import Facts, HostFact, Question, Said, Unavailable
 from audit.facts.network import ADDRESSES, Address, read_addresses
 from audit.facts.qemu_conf import QemuConf
+from audit.facts.tls import TlsCertificates
 from audit.text import visible
 
 HOSTNAME = Probe("names.hostname", "uname -n")
@@ -148,13 +149,15 @@ class OwnAddresses(HostFact):
 
 
 def _ask_peers(facts: Facts, host: str, peers: Sequence[str]) -> Sequence[tuple[str, ...]]:
-    """Every name under which a peer may have to be reached: the inventory's, its own, its qemu.conf's."""
+    """Every name under which a peer may have to be reached: the inventory's, its own, its qemu.conf's, its TLS ones."""
     names = dict.fromkeys(peer for peer in peers if peer != host)
     for _, own in facts.each([peer for peer in peers if peer != host], OwnNames):
         names.update(dict.fromkeys(name for name in (own.libvirt, own.hostname, own.fqdn) if name))
     for _, conf in facts.each([peer for peer in peers if peer != host], QemuConf):
         if conf.migration_host:
             names[conf.migration_host] = None
+    for _, tls in facts.each([peer for peer in peers if peer != host], TlsCertificates):
+        names.update(dict.fromkeys(name for file in tls.files if file.role == "server" for name in file.host_names))
     return [(name,) for name in names if is_name(name)]
 
 

@@ -1,4 +1,4 @@
-"""Services: systemd units, libvirt's daemons and their sockets, TLS certificates.
+"""Services: systemd units, libvirt's daemons and their sockets.
 
 libvirt's daemons come modular (`virtqemud`, `virtproxyd`, …) or monolithic (`libvirtd`). Both are started by
 their sockets and end when idle: `virtqemud.service` inactive with `virtqemud.socket` active is healthy.
@@ -64,44 +64,6 @@ $sudo sshd -T 2>/dev/null |
 echo end
 """,
     hand="sshd -T | grep -E '^(port|maxstartups)'",
-)
-
-TLS = Probe(
-    "services.tls",
-    """
-setting() {
-    for file in /etc/libvirt/virtproxyd.conf /etc/libvirt/libvirtd.conf; do
-        $sudo cat "$file" 2>/dev/null | sed -n "s/^[[:space:]]*$1[[:space:]]*=[[:space:]]*[\\"']\\([^\\"']*\\).*/\\1/p"
-    done | sed -n 1p
-}
-show() {
-    echo "file $1 $2"
-    if $sudo test -e "$2"; then
-        case $1 in key) echo present ;; *)
-            if said=$($sudo openssl x509 -noout -subject -issuer -enddate -in "$2" 2>&1); then
-                printf '%s\\n' "$said"
-                $sudo openssl x509 -noout -ext subjectAltName -in "$2" 2>/dev/null |
-                    sed -n 's/^[[:space:]]*\\([A-Z].*:.*[^:]\\)$/names=\\1/p'
-                for days in 0 7 30; do
-                    $sudo openssl x509 -noout -checkend $((days * 86400)) -in "$2" >/dev/null && echo "valid $days"
-                done
-            else
-                printf 'unreadable %s\\n' "$said" | sed -n 1p
-            fi ;;
-        esac
-    elif $sudo test -x "${2%/*}"; then echo absent
-    elif $sudo test -e "${2%/*}"; then echo "unreadable no access to ${2%/*}"
-    else echo absent
-    fi
-}
-ca=$(setting ca_file); cert=$(setting cert_file); key=$(setting key_file)
-show ca "${ca:-/etc/pki/CA/cacert.pem}"
-show server "${cert:-/etc/pki/libvirt/servercert.pem}"
-show client /etc/pki/libvirt/clientcert.pem
-show key "${key:-/etc/pki/libvirt/private/serverkey.pem}"
-echo end
-""",
-    hand="openssl x509 -noout -subject -issuer -enddate -in /etc/pki/libvirt/servercert.pem",
 )
 
 _RUNNING = {"active", "activating", "reloading"}
@@ -295,62 +257,3 @@ def control_ports(transport: MigrationTransport, daemons: Daemons | None, sshd: 
         return tuple(sorted(sshd.ports)) if sshd and sshd.ports else (SSH_PORT,)
     unit = daemons.socket(transport) if daemons else None
     return (unit.ports if unit else ()) or (TLS_PORT if transport == "tls" else TCP_PORT,)
-
-
-@dataclass(frozen=True, slots=True)
-class Certificate:
-    """One file that TLS needs. `valid_days` is the longest of 0, 7 and 30 days that it still holds, -1: expired."""
-
-    role: Literal["ca", "server", "client", "key"]
-    path: str
-    present: bool
-    subject: str = ""
-    issuer: str = ""
-    not_after: str = ""
-    names: tuple[str, ...] = ()
-    """Subject alternative names, as `DNS:…` and `IP Address:…`."""
-    valid_days: int = -1
-    problem: str = ""
-    """Why it could not be read."""
-
-
-@dataclass(frozen=True, slots=True)
-class TlsCertificates(HostFact):
-    """The files behind qemu+tls: authority, server's and client's certificates, server's key."""
-
-    probes: ClassVar[tuple[Probe, ...]] = (TLS,)
-    files: tuple[Certificate, ...]
-
-    @classmethod
-    def parse(cls, said: Said) -> Self:
-        """From `file ROLE PATH` and what follows it."""
-        lines = said.lines(TLS)
-        if not lines or lines[-1] != "end":
-            raise Unavailable(TLS, "answer is incomplete")
-        blocks: list[list[str]] = []
-        for line in lines[:-1]:
-            if line.startswith("file "):
-                blocks.append([line])
-            else:
-                blocks[-1].append(line)
-        return cls(tuple(_certificate(*block) for block in blocks))
-
-
-def _certificate(head: str, *lines: str) -> Certificate:
-    _, role, path = head.split(" ", 2)
-    said = dict(line.partition("=")[::2] for line in lines)
-    valid = [int(line.removeprefix("valid ")) for line in lines if line.startswith("valid ")]
-    problem = next((line.removeprefix("unreadable ") for line in lines if line.startswith("unreadable ")), "")
-    if role not in {"ca", "server", "client", "key"} or not lines:
-        raise ValueError(f"not a certificate: {visible(head, 100)}")
-    return Certificate(
-        role=role,  # type: ignore[arg-type]  # tested above
-        path=path,
-        present="absent" not in lines,
-        subject=said.get("subject", "").strip(),
-        issuer=said.get("issuer", "").strip(),
-        not_after=said.get("notAfter", ""),
-        names=tuple(name.strip() for name in said.get("names", "").split(",") if name.strip()),
-        valid_days=max(valid, default=-1),
-        problem=visible(problem, 200),
-    )

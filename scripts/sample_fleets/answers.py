@@ -33,6 +33,7 @@ _PROBES: Mapping[str, Callable[[Host], Answer]] = {
     "firmware.roms": devices.roms,
     "firewall.legacy": lambda _host: Answer("# end\n"),
     "firewall.listening": network.listening,
+    "firewall.nf_tables": lambda _host: network.NF_TABLES,
     "firewall.nft": network.nft,
     "guest.jobs": guests.jobs,
     "guest.list": guests.listing,

@@ -496,10 +496,13 @@ def tls(host: Host) -> Answer:
         lines += [
             f"file {role} /etc/pki/libvirt/{role}cert.pem",
             f"subject=O = Example, CN = {host.fqdn}\nissuer={authority}\nnotAfter={end}",
-            f"names=DNS:{host.fqdn}, IP Address:{host.address}\n{valid if current else ''}",
+            f"names=DNS:{host.fqdn}, DNS:{host.name}, IP Address:{host.address}\n{valid if current else ''}",
         ]
     lines.append("file key /etc/pki/libvirt/private/serverkey.pem")
     lines.append("present" if host.root else "unreadable no access to /etc/pki/libvirt/private")
+    for file in ("qemu-ca /etc/pki/qemu/ca-cert", "qemu-server /etc/pki/qemu/server-cert",
+                 "qemu-client /etc/pki/qemu/client-cert", "qemu-key /etc/pki/qemu/server-key"):  # fmt: skip
+        lines += [f"file {file}.pem", "absent"]
     return Answer("\n".join(line.rstrip("\n") for line in lines) + "\nend\n")
 
 

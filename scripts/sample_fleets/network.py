@@ -287,6 +287,15 @@ def iptables(host: Host) -> Answer:
     return Answer("")
 
 
+NF_TABLES = Answer(
+    "nft_reject_inet 16384 12 - Live 0x0000000000000000\n"
+    "nft_ct 24576 7 - Live 0x0000000000000000\n"
+    "nf_tables 356352 211 nft_reject_inet,nft_ct, Live 0x0000000000000000\n"
+    "nfnetlink 20480 1 nf_tables, Live 0x0000000000000000\n"
+    "kernel 214381 2530\nend\n"
+)
+
+
 def listening(_host: Host) -> Answer:
     """`ss -H -ltn`."""
     rows = [("0.0.0.0:22", 128), ("0.0.0.0:111", 4096), ("127.0.0.1:631", 4096), ("*:9090", 4096), ("*:16514", 4096),

@@ -298,3 +298,14 @@ def test_an_address_that_both_have_is_no_way():
     same = Address("lxcbr0", "10.0.3.1", 24)
     here, there = OwnAddresses((*SOURCE.addresses, same)), OwnAddresses((*TARGET.addresses, same))
     assert len(data_pair(rules("-d 10.0.3.1 -j ACCEPT"), here, own=there)) == 1
+
+
+def test_rules_that_only_nft_could_show_leave_open_ports_unknown():
+    why = "nft is not installed"
+    with pytest.raises(Unavailable, match=why):
+        data(Firewall((), hidden=why))
+    closed = rules("-p tcp --dport 22 -j ACCEPT")
+    hidden = Firewall(closed.tables, hidden=why)
+    assert data(hidden) == data(closed)
+    with pytest.raises(Unavailable, match=why):
+        control(hidden)

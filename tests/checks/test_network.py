@@ -96,6 +96,15 @@ def test_direct_devices():
     assert not found(checks.sources_present, direct, links(link("eno1", None)), NONE)
 
 
+def test_devices_that_libvirt_does_not_make():
+    tap = GuestNics((nic(type="ethernet", ifname="mytap1", own_tap=True),))
+    [finding] = found(checks.sources_present, tap, links(), NONE)
+    assert finding.because == "target managed='no' but specified dev doesn't exist"
+    assert not found(checks.sources_present, tap, links(link("mytap1", "tun", up=False)), NONE)
+    made = GuestNics((nic(type="ethernet", ifname="vnet3"),))
+    assert not found(checks.sources_present, made, links(), NONE)
+
+
 def test_mtu():
     def judged(ours, theirs, nics=NETWORKED):
         return found(checks.mtu_same, nics, links(link(mtu=ours)), network(), links(link(mtu=theirs)), network())
@@ -168,7 +177,7 @@ def test_what_speaks_against_one_network():
     assert (checks.same_network.severity, checks.same_network.blocks) == (Severity.MEDIUM, Blocks.NOTHING)
     unread = LibvirtNetworks((), "no network driver")
     with pytest.raises(Unavailable):
-        found(checks.same_network, NETWORKED, unread, one, network(), one, QUIET, QUIET)
+        found(checks.same_network, NETWORKED, unread, one, network(), one)
 
 
 def test_what_proves_one_network():

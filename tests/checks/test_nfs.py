@@ -8,7 +8,8 @@ from audit.check import At, Blocks, NotApplicable, Severity, Unavailable
 from audit.facts.guest_devices import Disk, GuestDisks
 from audit.facts.names import OwnAddresses
 from audit.facts.network import Address
-from audit.facts.nfs import CLIENT, Client, Export, Exports, NfsClient, NfsUse
+from audit.facts.nfs import CLIENT as CLIENT_PROBE
+from audit.facts.nfs import Client, Export, Exports, NfsClient, NfsUse
 from audit.facts.paths import Paths, PathState
 from audit.facts.pools import Pools
 from audit.facts.storage import MOUNTINFO, Mount, Mounts
@@ -80,6 +81,8 @@ def test_one_server_by_two_addresses_is_for_somebody_to_look_at():
     assert not served(elsewhere, disk=replace(DISK, source="/nowhere", readonly=True))
     with pytest.raises(Unavailable, match="not asked about /nowhere"):
         served(elsewhere, disk=replace(DISK, source="/nowhere"))
+    [finding] = served(elsewhere, disk=replace(DISK, source="/nowhere", backing=("/srv/base",)))
+    assert finding.expected == "/srv/base from nas on both hosts", "what is not known comes second"
 
 
 def test_options():
@@ -117,7 +120,7 @@ def test_client_installed():
     [finding] = judged(NfsClient(False))
     assert finding.because == "/srv/a lies on NFS."
     with pytest.raises(Unavailable):
-        judged(Missing(Unavailable(CLIENT, "timed out")))
+        judged(Missing(Unavailable(CLIENT_PROBE, "timed out")))
     with pytest.raises(NotApplicable):
         judged(NfsClient(False), Mounts((LOCAL_MOUNT,)), replace(FILE, device="254:1"))
 
@@ -177,8 +180,6 @@ def test_root_squash_of_a_server_that_is_one_of_the_hosts():
     run = checks.exports_without_root_squash
     [finding] = found(run, (A, server(entry(root_squash=True))))
     assert finding.expected == "/vm on c: no_root_squash for a"
-    with pytest.raises(Unavailable):
-        found(run, (A, server(entry("@cluster", root_squash=True))))
     assert not found(run, (A, server(entry())))
     assert not found(run, (A, B))
     with pytest.raises(Unavailable):

@@ -9,7 +9,7 @@ from audit.facts.blockers import GuestSpice
 from audit.facts.guest import GuestCpu, GuestMachine
 from audit.facts.guest_devices import GuestDevices
 from audit.facts.host_models import DomainCapabilities, HostModels, Refusal, Request
-from audit.facts.versions import Kernel, OsRelease, Qemu, Version
+from audit.facts.versions import Kernel, Libvirt, OsRelease, Packages, Qemu, Version
 from checks import offered
 
 QEMU = "/usr/libexec/qemu-kvm"
@@ -59,6 +59,39 @@ def test_devices(check, lacking, fine):
     refusal = Refusal(Request("kvm", "", ""), "virttype", "no")
     with pytest.raises(NotApplicable, match="as a whole"):
         list(check.function(lacking, replace(MACHINE, emulator=None), host(refusal)))
+
+
+def packages(*names):
+    return Packages("rpm", tuple((name, "17:9.1.0-15.el9") for name in names))
+
+
+def test_virtio_screen():
+    virtio = devices(videos=("virtio",))
+
+    def judged(ours, theirs, *, guest=virtio, machine=MACHINE, libvirt="10.0.0", other="12.5.0"):
+        versions = [Libvirt(Version.read(text), Version.read(text)) for text in (libvirt, other)]
+        check = offered.virtio_screen_alike
+        return list(check.function(guest, machine, packages(*ours), packages(*theirs), *versions))
+
+    part = "qemu-kvm-device-display-virtio-"
+    vga, gpu = (f"{part}vga", f"{part}gpu"), (f"{part}gpu-pci", f"{part}gpu-gl")
+    [finding] = judged(vga, gpu)
+    assert finding.actual == "it is on the source only"
+    assert finding.remedy.startswith("dnf install qemu-kvm-device-display-virtio-vga ||")
+    [finding] = judged(gpu, vga)
+    assert finding.actual == "it is on the target only"
+    assert judged(vga, vga) == judged(gpu, gpu) == judged(vga, ("qemu-hw-display-virtio-vga",)) == []
+    for whole in ((), ("qemu-kvm-core",), ("virtio-win",)):
+        with pytest.raises(NotApplicable, match="parts"):
+            judged(vga, whole)
+    with pytest.raises(NotApplicable, match="records"):
+        judged(vga, gpu, libvirt="12.5.0")
+    assert len(judged(vga, gpu, libvirt="12.5.0", other="12.4.0")) == 1
+    for guest in (devices(), devices(videos=("vga", "virtio"))):
+        with pytest.raises(NotApplicable, match="first screen"):
+            judged(vga, gpu, guest=guest)
+    with pytest.raises(NotApplicable, match="no PC"):
+        judged(vga, gpu, machine=replace(MACHINE, arch="aarch64"))
 
 
 def test_spice_left_behind_in_a_guest_with_vnc():

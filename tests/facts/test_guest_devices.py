@@ -3,7 +3,7 @@
 import pytest
 
 from audit.facts.base import Unavailable
-from audit.facts.guest_devices import GuestDevices
+from audit.facts.guest_devices import GuestDevices, GuestNics
 from audit.facts.guest_offloads import GuestOffloads
 
 DOMAIN = "<domain><name>g</name><devices>{}</devices></domain>"
@@ -43,3 +43,10 @@ def test_a_guest_without_devices_tells_no_offloads(guest_source):
     assert GuestOffloads.parse(guest_source(DOMAIN.format(""))) == GuestOffloads(False)
     with pytest.raises(Unavailable):
         GuestOffloads.parse(guest_source("<domain><name>g</name></domain>"))
+
+
+def test_taps_that_libvirt_does_not_make(guest_source):
+    inner = "<interface type='ethernet'><target dev='mytap1' managed='no'/></interface>"
+    inner += "<interface type='ethernet'><target dev='vnet3'/></interface>"
+    own, made = GuestNics.parse(guest_source(DOMAIN.format(inner))).nics
+    assert (own.ifname, own.own_tap, made.own_tap) == ("mytap1", True, False)

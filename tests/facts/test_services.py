@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from audit.evidence import Evidence, HostEvidence
 from audit.facts.base import Said, Unavailable
-from audit.facts.services import TLS, Daemons, Sshd, TlsCertificates, Unit, Units
+from audit.facts.services import Daemons, Sshd, Unit, Units
+from audit.facts.tls import TLS, Certificate, QemuCertificates, TlsCertificates
 
 
 def block(name, active="inactive", enabled="disabled", load="loaded", names="", listen=()):
@@ -164,6 +165,49 @@ class TestTls:
         with pytest.raises((Unavailable, ValueError, LookupError)):
             TlsCertificates.parse(said({"services.tls": text}))
 
+    def test_the_server_certificate(self, said):
+        def server(text):
+            return TlsCertificates.parse(said({"services.tls": f"file server /s.pem\n{text}\nend\n"})).server
+
+        assert server("subject=CN=a").subject == "CN=a"
+        assert server("absent") is None
+        with pytest.raises(Unavailable, match="no access"):
+            server("unreadable no access")
+        with pytest.raises(Unavailable, match="nothing said"):
+            _ = TlsCertificates(()).server
+
+    @pytest.mark.parametrize(
+        ("subject", "names", "proved", "others"),
+        [
+            ("CN = kvm01", (), ["kvm01", "KVM01"], ["kvm01.example.com", "kvm0", ""]),
+            ("O = Ex, CN = kvm01.example.com", (), ["kvm01.example.com"], ["kvm01", "Ex"]),
+            ('O = "Ex, CN = other, Inc", CN = kvm01', (), [], ["other, Inc"]),
+            ("CN=kvm01,O=Ex", (), ["kvm01"], []),
+            ("/O=Ex/CN=kvm01", (), ["kvm01"], []),
+            ("CN = a, CN = b", (), [], ["a", "b"]),
+            ("CN = kvm01", ("DNS:kvm02",), ["kvm02"], ["kvm01"]),
+            ("CN = kvm01", ("IP Address:192.0.2.1", "email:a@b.c"), ["kvm01", "192.0.2.1"], ["192.0.2.2"]),
+            ("", ("IP Address:2001:DB8:0:0:0:0:0:12",), ["2001:db8::12"], ["2001:db8::13"]),
+            ("CN = 192.0.2.1", ("DNS:192.0.2.1",), [], ["192.0.2.1"]),
+            ("", ("DNS:*.example.com",), ["kvm01.example.com"], ["example.com", "a.b.example.com", ".example.com"]),
+            ("", ("DNS:*.com",), [], ["example.com"]),
+        ],
+    )
+    def test_whose_certificate(self, subject, names, proved, others):
+        certificate = Certificate("server", "/s.pem", present=True, subject=subject, names=names)
+        assert [name for name in [*proved, *others] if certificate.proves(name)] == proved
+
+    def test_certificates_of_qemu(self, said):
+        text = "file ca /ca\nsubject=CN=x\nfile qemu-ca /q/ca-cert.pem\nabsent\n"
+        text += "file qemu-key /q/server-key.pem\npresent\nend"
+        files = QemuCertificates.parse(said({"services.tls": text})).files
+        assert [(file.role, file.present) for file in files] == [("ca", False), ("key", True)]
+        assert [file.path for file in TlsCertificates.parse(said({"services.tls": text})).files] == ["/ca"]
+        with pytest.raises(Unavailable, match="QEMU"):
+            QemuCertificates.parse(said({"services.tls": "file ca /ca\nsubject=CN=x\nend"}))
+        with pytest.raises(ValueError, match="not a certificate"):
+            QemuCertificates.parse(said({"services.tls": "file qemu-other /ca\nabsent\nend"}))
+
     @pytest.mark.skipif(shutil.which("openssl") is None, reason="needs openssl")
     def test_the_probe_on_real_files(self, said, tmp_path):
         make = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=kvm01", "-days", "10"]
@@ -175,12 +219,26 @@ class TestTls:
         command = command.replace("/etc/pki/libvirt/private/", f"{tmp_path}/none/").replace(
             "/etc/pki/libvirt/", f"{tmp_path}/"
         )
+        (tmp_path / "qemu.conf").write_text(f'default_tls_x509_cert_dir = "{tmp_path}/qemu"\n')
+        (tmp_path / "qemu").mkdir()
+        shutil.copy(tmp_path / "servercert.pem", tmp_path / "qemu" / "server-cert.pem")
+        (tmp_path / "qemu" / "server-key.pem").touch()
+        command = command.replace("/etc/libvirt/", f"{tmp_path}/").replace("/etc/pki/libvirt-migrate", f"{tmp_path}/no")
         shown = subprocess.run(["sh", "-c", command], check=True, capture_output=True).stdout
         ca, server, client, key = TlsCertificates.parse(said({"services.tls": shown})).files
         assert ca.problem
         assert (server.present, server.valid_days, "CN" in server.subject) == (True, 7, True)
         assert server.names == ("DNS:kvm01.example.com", "IP Address:192.0.2.1")
         assert (client.present, key.present) == (False, False)
+        assert server.proves("kvm01.example.com")
+        qemu = QemuCertificates.parse(said({"services.tls": shown})).files
+        assert [(file.role, file.present) for file in qemu] == [
+            ("ca", False),
+            ("server", True),
+            ("client", False),
+            ("key", True),
+        ]
+        assert qemu[1].names == server.names
 
 
 def test_unit_that_is_enabled_by_a_link():
