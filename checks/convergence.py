@@ -86,7 +86,7 @@ def bandwidth(
             actual=_over(way),
             because="The live migration would not end.",
             remedy=f"virsh migrate {name} …  # without --live it stands still for {_stands_still(memory, way)}; "
-            f"or --live --postcopy, then virsh migrate-start-postcopy {name}; or less load, or a faster network",
+            f"or --live --postcopy, then virsh migrate-postcopy {name}; or less load, or a faster network",
         )
 
 
@@ -205,8 +205,8 @@ def large_guest(guest: GuestMemory, state: GuestState, policy: Policy) -> Iterat
             because=f"A network of {policy.large_guest_nic_mbps // 1000} Gbit/s or more and tuning are recommended, "
             f"and the vendor asks to be consulted.{tested}",
             remedy="virsh migrate --live --parallel --parallel-connections "
-            f"{channels(policy.large_guest_nic_mbps * _MBIT)} --postcopy …; watch it: virsh domjobinfo GUEST | "
-            "virt-preflight converge",
+            f"{channels(policy.large_guest_nic_mbps * _MBIT)} …  # with --postcopy from QEMU 10.1 only; watch it: "
+            "virsh domjobinfo GUEST | virt-preflight converge",
         )
 
 

@@ -121,8 +121,8 @@ def test_under_way():
     [finding] = judged(JOB)
     assert "does not: the guest changes 64.0 MiB/s" in finding.actual
     assert "virsh migrate-setmaxdowntime 'db 1'" in finding.remedy
-    assert "start-postcopy" in finding.remedy
-    assert "start-postcopy" not in judged(JOB, NICS)[0].remedy
+    assert "migrate-postcopy" in finding.remedy
+    assert "migrate-postcopy" not in judged(JOB, NICS)[0].remedy
     assert not judged(replace(JOB, dirty_pages=10))
     assert not judged(replace(JOB, bandwidth=None))
     assert not judged(replace(JOB, postcopy_requests=5))
