@@ -107,6 +107,12 @@ def unseeing(*unseen, status="pass", hosts=(), **options):
     return made, replace(judged, unseen=tuple((host, f"{host} did not tell") for host in unseen))
 
 
+def partly(*hosts):
+    """A cluster check that found something between these hosts, and could not look at everything."""
+    made, judged = failed(of_cluster, hosts=hosts)
+    return made, replace(judged, reason="the rest is not known")
+
+
 @pytest.mark.parametrize(
     ("entry", "verdict"),
     [
@@ -119,6 +125,8 @@ def unseeing(*unseen, status="pass", hosts=(), **options):
         (unseeing("b", status="fail", hosts=("x", "y")), "unknown"),
         (unseeing("z", status="fail", hosts=("x", "y")), "yes"),
         (unseeing("b", status="fail", hosts=("a", "b")), "no"),
+        (partly("x", "y"), "unknown"),
+        (partly("a", "b"), "no"),
     ],
 )
 def test_what_a_cluster_check_could_not_see_is_never_green(entry, verdict):
