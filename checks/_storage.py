@@ -14,9 +14,7 @@ def both_local(source: Place, target: Place | None) -> bool:
 
     Only then can it be copied there: on shared storage the copy might go onto the image itself.
     """
-    return all(
-        place.state.kind == "file" and place.shared is None and not place.fuse for place in (source, target) if place
-    )
+    return all(place.state.kind == "file" and place.local for place in (source, target) if place)
 
 
 def copied_to(disk: Disk, path: str) -> bool:

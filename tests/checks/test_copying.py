@@ -133,7 +133,9 @@ def test_copying_does_not_go_onto_shared_storage_or_devices():
         ours=Mounts(()),
         theirs=Mounts(()),
     )
-    for findings in (on_nfs, from_nfs, other_lun):
+    lustre = replace(LOCAL, magic=0x0BD00BD0)  # which libvirt takes for local, and is the same file on both hosts
+    on_lustre = shared(paths(a=lustre), paths(a=lustre), ours=UNSHARED, theirs=UNSHARED)
+    for findings in (on_nfs, from_nfs, other_lun, on_lustre):
         assert lifted(*findings) == [("", "vda")]
 
 
