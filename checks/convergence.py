@@ -17,6 +17,7 @@ from audit.check import (
     Source,
     Stage,
     Target,
+    Told,
     Unavailable,
     check,
 )
@@ -245,7 +246,7 @@ def large_guest_nic(
     "tcp://ADDRESS",
     covers=("12.9/nic",),
 )
-def dedicated_nic(hosts: Cluster[MigrationWays]) -> Iterator[Finding]:
+def dedicated_nic(hosts: Cluster[MigrationWays]) -> Told:
     """Migrations have NICs of their own, that no bridge for guests uses.
 
     A migration takes all the bandwidth that there is: guests on the same NIC feel it, and what they send slows the
@@ -254,8 +255,11 @@ def dedicated_nic(hosts: Cluster[MigrationWays]) -> Iterator[Finding]:
     found: defaultdict[str, set[str]] = defaultdict(set)
     for source, target in _pairs(hosts):
         for host, device in zip((source, target), source.fact.to(target.fact), strict=True):
-            if device in host.fact.shared:
-                found[device].add(host.host)
+            try:
+                if device is not None and host.fact.shared(device):
+                    found[device].add(host.host)
+            except Unavailable as why:
+                yield why
     for device, names in sorted(found.items()):
         yield Finding(
             expected="a NIC for migrations alone",

@@ -5,7 +5,7 @@ verdict of the usual one.
 """
 
 import shlex
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from typing import NamedTuple
 
 from audit.check import (
@@ -17,6 +17,7 @@ from audit.check import (
     Source,
     Stage,
     Target,
+    Told,
     Unavailable,
     check,
 )
@@ -42,8 +43,11 @@ class _Copy(NamedTuple):
 
 def _copies(
     state: GuestState, disks: GuestDisks, here: Paths, mounts: Mounts, pools: Pools, their_pools: Pools, there: Paths
-) -> list[_Copy]:
-    """The images that --copy-storage-all would have to copy; where that is not known, another check says so."""
+) -> Generator[Unavailable, None, list[_Copy]]:
+    """`copies = yield from _copies(…)`: the images that --copy-storage-all would have to copy.
+
+    Tells why of those of which that is not known. Raises `NotApplicable` if there are none.
+    """
     if not state.active:
         raise NotApplicable("the guest does not run")
     found = []
@@ -54,7 +58,8 @@ def _copies(
                 continue
             ours, theirs = here.at(own), there.at(path)
             local = both_local(Place(ours, mounts.of(ours, own)), None)
-        except Unavailable:
+        except Unavailable as why:
+            yield why
             continue
         if ours.exists and (local or not theirs.exists):
             found.append(_Copy(disk, path, theirs))
@@ -80,14 +85,14 @@ def place_ready(
     their_pools: Target[Pools],
     there: Target[Paths],
     sizes: GuestDiskSizes,
-) -> Iterator[Finding]:
+) -> Told:
     """Where an image is to be copied to, there is its folder, and nothing else in its place than an equal image.
 
     An image that is there already is written over from its beginning to its end; one of another size makes the copy
     fail, or belongs to somebody else.
     """
-    unknown = []
-    for disk, path, theirs in _copies(state, disks, here, mounts, pools, their_pools, there):
+    copies = yield from _copies(state, disks, here, mounts, pools, their_pools, there)
+    for disk, path, theirs in copies:
         if not theirs.exists:
             if not theirs.folder_exists:
                 yield Finding(
@@ -98,17 +103,13 @@ def place_ready(
         elif theirs.kind != "file":
             yield Finding(expected=f"nothing, or an image, at {path} on the target", actual=f"a {theirs.kind}")
         elif disk.format != "raw":
-            unknown.append(
-                Unavailable(SIZES, f"{path}: the size of the {disk.format} image that is there is not known")
-            )
+            yield Unavailable(SIZES, f"{path}: the size of the {disk.format} image that is there is not known")
         elif theirs.size != sizes.of(disk.target).capacity:
             yield Finding(
                 expected=f"{path} of {sizes.of(disk.target).capacity} bytes on the target",
                 actual=f"{theirs.size} bytes",
                 because="It is another image, perhaps another guest's.",
             )
-    if unknown:
-        raise unknown[0]
 
 
 @check(
@@ -127,13 +128,14 @@ def image_made(
     their_pools: Target[Pools],
     there: Target[Paths],
     sizes: GuestDiskSizes,
-) -> Iterator[Finding]:
+) -> Told:
     """libvirt on the target makes the images that are copied to: they are not there, and their folder is a pool's.
 
     Without an active pool whose folder it is, nobody makes the image, and the migration fails: make it by hand, of the
     same format and size. An image that is there already is overwritten: somebody has to say that it may be.
     """
-    for disk, path, theirs in _copies(state, disks, here, mounts, pools, their_pools, there):
+    copies = yield from _copies(state, disks, here, mounts, pools, their_pools, there)
+    for disk, path, theirs in copies:
         if theirs.exists:
             yield Finding(f"nothing at {path} on the target", "an image, which would be overwritten")
             continue
@@ -213,12 +215,12 @@ def room(
     there: Target[Paths],
     sizes: GuestDiskSizes,
     free: Target[FreeSpace],
-) -> Iterator[Finding]:
+) -> Told:
     """The target has room for what the images that would be copied take up here.
 
     Several guests that are moved there need their sum. An overlay is copied with what lies below it, and needs more.
     """
-    copies = _copies(state, disks, here, mounts, pools, their_pools, there)
+    copies = yield from _copies(state, disks, here, mounts, pools, their_pools, there)
     for need in _needs(copies, sizes, free, their_pools):
         if need.allocated > need.free:
             yield Finding(expected=f"{size(need.allocated)} free in {need.mount} on the target", actual=size(need.free))
@@ -241,14 +243,14 @@ def room_to_grow(
     there: Target[Paths],
     sizes: GuestDiskSizes,
     free: Target[FreeSpace],
-) -> Iterator[Finding]:
+) -> Told:
     """The target has room for the images that would be copied at the size that the guest sees.
 
     A thin image can grow that large, and a copy may not be as thin as the image was. Then the disk is full, and the
     guest stops. The images that libvirt makes in its pools take up their full size at once: where that is more than
     there is, the migration fails before it begins, unless they are made by hand.
     """
-    copies = _copies(state, disks, here, mounts, pools, their_pools, there)
+    copies = yield from _copies(state, disks, here, mounts, pools, their_pools, there)
     for need in _needs(copies, sizes, free, their_pools):
         if need.allocated <= need.free < need.capacity:
             yield Finding(

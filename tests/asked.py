@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from audit.check import Check, Finding, Unavailable
+from audit.check import Check, Finding, NotApplicable, Unavailable
 
 
 def found(check: Check, *facts: Any) -> list[Finding]:
@@ -17,6 +17,9 @@ def found(check: Check, *facts: Any) -> list[Finding]:
                 reasons.append(told)
     except Unavailable as why:
         reasons.append(why)
+    except NotApplicable:
+        if not reasons:
+            raise
     if reasons and not findings:
         raise reasons[0]
     return findings

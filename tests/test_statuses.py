@@ -5,7 +5,7 @@ New checks are in it by themselves: they come from `discover()`.
 
 from collections.abc import Iterator
 from dataclasses import replace
-from functools import lru_cache
+from functools import cache, lru_cache
 from itertools import islice, product
 from typing import Any
 
@@ -65,8 +65,16 @@ def _argument(parameter: Parameter, facts: Facts, guest: Guest, target: str, pol
     if parameter.kind is Policy:
         return policy
     if issubclass(parameter.kind, GuestFact):
-        return facts.told_of_guest(guest, parameter.kind)
-    return facts.told(target if parameter.role is Role.TARGET else guest.host, parameter.kind)
+        fact: Any = facts.of_guest(guest, parameter.kind)
+    else:
+        fact = facts.of(target if parameter.role is Role.TARGET else guest.host, parameter.kind)
+    return _stand_in(fact) if isinstance(fact, Unavailable) else fact
+
+
+@cache
+def _stand_in(why: Unavailable) -> Missing:
+    """Of what is asked for by an option only, or is not there for every guest."""
+    return Missing(why)
 
 
 @lru_cache(maxsize=512)
@@ -74,7 +82,8 @@ def _values(parameter: Parameter) -> tuple[Any, ...]:
     """The different facts of that kind in the sample fleets."""
     if parameter.kind is Policy:
         return POLICIES
-    return tuple(dict.fromkeys(_argument(parameter, *route, Policy()) for route in routes()))
+    values = (_argument(parameter, *route, Policy()) for route in routes())
+    return tuple(dict.fromkeys(value for value in values if type(value) is not Missing))
 
 
 def _real_arguments(check: Check) -> Iterator[list[Any]]:

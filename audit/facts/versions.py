@@ -238,6 +238,8 @@ class Bios(HostFact):
     def parse(cls, said: Said) -> Self:
         """`bios_version=2.19.1`, a line each."""
         lines = said.lines(BIOS)
+        if not lines:
+            raise Unavailable(BIOS, "no answer")
         values = {} if lines == ["absent"] else dict(line.split("=", 1) for line in lines)
         keys = ("bios_vendor", "bios_version", "bios_date", "bios_release", "sys_vendor", "product_name")
         return cls(*(values.get(key, "").strip() or None for key in keys))

@@ -44,8 +44,8 @@ class MigrationWays(HostFact):
     default: str | None
     speeds: tuple[tuple[str, int], ...]
     """Mbit/s by device; those of which nothing tells lack."""
-    shared: frozenset[str]
-    """Devices with the same hardware below them as a bridge that guests may be on."""
+    bridged: frozenset[str] | None
+    """Devices with the same hardware below them as a bridge that guests may be on. None: not known."""
 
     @cached_property
     def _routes(self) -> Mapping[str, Route]:
@@ -77,6 +77,12 @@ class MigrationWays(HostFact):
         here, there = self.devices(target)
         return Way(here, there, min(self.speed(here), target.speed(there)))
 
+    def shared(self, device: str) -> bool:
+        """Guests' bridges use that device, too. Raises `Unavailable`."""
+        if self.bridged is None:
+            raise Unavailable(LINKS, "which devices bridges use is not known")
+        return device in self.bridged
+
     def speed(self, device: str) -> int:
         """Mbit/s of one of its devices. Raises `Unavailable`."""
         if device not in self._speeds:
@@ -96,7 +102,7 @@ class MigrationWays(HostFact):
             own=tuple((own.ip, own.interface) for own in (addresses.addresses if addresses else ())),
             default=default.device if default else None,
             speeds=speeds.speeds if speeds else (),
-            shared=_shared(links) if links else frozenset(),
+            bridged=_bridged(links) if links else None,
         )
 
 
@@ -121,7 +127,7 @@ def _leaving(routes: tuple[Route, ...] | None) -> Route | None:
     return next((route for route in routes or () if route.device and not route.leads_here), None)
 
 
-def _shared(links: Links) -> frozenset[str]:
-    bridged = {port.name for bridge in links.bridges for port in links.hardware(bridge)}
+def _bridged(links: Links) -> frozenset[str]:
+    below = {port.name for bridge in links.bridges for port in links.hardware(bridge)}
     named = [link.name for link in links.links if link.kind not in {"tun", "macvtap"}]
-    return frozenset(name for name in named if bridged & {port.name for port in links.hardware(name)})
+    return frozenset(name for name in named if below & {port.name for port in links.hardware(name)})

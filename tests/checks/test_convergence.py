@@ -14,6 +14,7 @@ from audit.facts.ways import MigrationWays
 from audit.jobinfo import JobInfo
 from audit.judge import Missing
 from checks import convergence as checks
+from tests.asked import found
 from tests.checks.test_network import nic
 
 GIB = 1024**2
@@ -34,10 +35,6 @@ def host(number=1, mbps=10000, shared=("br0",), device="br0"):
 
 
 HERE, THERE = host(1), host(2)
-
-
-def found(check, *facts):
-    return list(check.function(*facts))
 
 
 def bandwidth(mib, there=THERE, state=RUNNING):
@@ -162,6 +159,10 @@ def test_dedicated_nic():
     [finding] = found(checks.dedicated_nic, cluster(host(1), host(2), host(3, shared=())))
     assert finding.hosts == {"kvm1", "kvm2"}
     assert not found(checks.dedicated_nic, cluster(host(1, shared=()), host(2, shared=())))
+    unread = replace(host(2, shared=()), bridged=None)
+    with pytest.raises(Unavailable, match="bridges"):
+        found(checks.dedicated_nic, cluster(host(1, shared=()), unread))
+    assert found(checks.dedicated_nic, cluster(host(1), unread))
     lost = replace(host(1, shared=()), peers=(), default=None)
     with pytest.raises(Unavailable):
         found(checks.dedicated_nic, cluster(lost, host(2, shared=())))

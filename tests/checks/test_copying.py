@@ -54,7 +54,7 @@ def test_not_for_guests_whose_disks_are_shared():
             asked(check, paths(a=FILE), *more, here=paths(a=FILE), mounts=SHARED)
         with pytest.raises(NotApplicable):
             asked(check, paths(a=NOT_THERE), *more, state=GuestState("shut off", False, True))
-        with pytest.raises(NotApplicable):
+        with pytest.raises(Unavailable):
             asked(check, paths(), *more)
 
 

@@ -51,7 +51,7 @@ def ways(said, number, conf="", peers=None, **changes):
 def test_by_the_name_of_the_target(said):
     one, two = ways(said, 1), ways(said, 2)
     assert one.way(two) == Way("br0", "br0", 10000)
-    assert one.shared == {"br0", "eno1"}
+    assert one.bridged == {"br0", "eno1"}
 
 
 def test_by_the_migration_network(said):
