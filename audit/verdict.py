@@ -66,7 +66,8 @@ class ClusterRoutes:
 
 def pair_route(found: Judgements, cluster: str, source: str, target: str) -> Route:
     """The ordered pair's verdict, for the plain host-model guest."""
-    return _route([*_on_the_way(found, cluster, source, target), *found.of(Subject(source, target))])
+    outcomes = [*_on_the_way(found, cluster, source, target), *found.of(Subject(source, target))]
+    return _route(outcome for outcome in outcomes if not outcome.check.way)
 
 
 def guest_route(found: Judgements, cluster: str, guest: Guest, target: str, *, active: bool) -> Route:

@@ -315,6 +315,10 @@ def test_offline_is_a_way_for_guests_that_are_defined():
 def test_checks_of_a_way_do_not_bear_on_the_usual_one():
     assert verdict_with(Subject("a", "b", GUEST), for_copying()) == "yes"
     assert verdict_with(Subject("a", "b", GUEST), for_copying(offline=True), active=False) == "yes"
+    found = Judgements()
+    made, judged = failed(of_pair, way=COPY_STORAGE)
+    found.add(made, Subject("a", "b"), judged)
+    assert pair_route(found, "c", "a", "b").verdict == "yes"
 
 
 def test_a_no_go_says_where_copying_would_help():
