@@ -141,6 +141,9 @@ def _over(job: JobInfo) -> _Over | None:
             if job.operation == "incoming migration"
             else f"This is no migration under way: {job.kind.lower()}, {job.operation}."
         )
+    if not job.memory_total and job.disks_remaining is not None:
+        left = size(job.disks_remaining)
+        return CANNOT_SAY, f"Its memory is not being copied yet, {left} of its disks are left: ask again after that."
     if job.postcopy_requests:
         return 0, f"It is in post-copy already ({job.postcopy_requests} pages asked for), which ends by itself."
     return None

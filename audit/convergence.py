@@ -198,7 +198,7 @@ def _while_it_runs(load: Load, bandwidth: int, needed: int, guest: str) -> list[
         words = "One connection does not carry that much: start again with several."
         fixes.append(Fix(words, f"virsh domjobabort {guest}; virsh migrate --live {connections} …"))
     words = f"Switch to post-copy, if it was started with --postcopy. {_POSTCOPY}"
-    fixes.append(Fix(words, f"virsh migrate-start-postcopy {guest}"))
+    fixes.append(Fix(words, f"virsh migrate-postcopy {guest}"))
     left = f" What is left takes {duration(load.remaining / bandwidth)}." if load.remaining else ""
     words = f"Suspend the guest, and it ends as a non-live migration; libvirt resumes it on the target.{left}"
     fixes.append(Fix(words, f"virsh suspend {guest}"))
@@ -213,7 +213,7 @@ def _before_it_starts(load: Load, bandwidth: int, needed: int, guest: str) -> li
     connections = f" --parallel --parallel-connections {channels(needed)}" if needed > CHANNEL else ""
     fixes = [Fix(f"{words}.", f"virsh migrate --live{connections} --migrateuri tcp://ADDRESS {guest} …")]
     words = f"Start it so that it can be switched to post-copy. {_POSTCOPY}"
-    fixes.append(Fix(words, f"virsh migrate --live --postcopy {guest} …; virsh migrate-start-postcopy {guest}"))
+    fixes.append(Fix(words, f"virsh migrate --live --postcopy {guest} …; virsh migrate-postcopy {guest}"))
     takes = f" for {duration(load.remaining / bandwidth)}" if load.remaining else ""
     fixes.append(Fix(f"Migrate it without --live: the guest stands still{takes}.", f"virsh migrate {guest} …"))
     return fixes

@@ -90,15 +90,17 @@ def read_job_info(text: str) -> JobInfo:
         kind = _named(kind, _KINDS, "job type")
     elif kind not in _KINDS:
         raise JobInfoError(f"job type {visible(kind, 60)} is none that virsh prints with LC_ALL=C")
+    disks = _bytes(found, "File remaining")
+    others = ("Data total", "Data remaining") if disks is None else ("", "")  # which are memory and disks together
     operation = found.get("Operation", "")
     operation = _named(operation, _OPERATIONS, "operation") if operation.isdigit() else operation.lower()
     return JobInfo(
         kind=kind,
         operation=operation,
         elapsed_ms=_count(found, "Time elapsed", "ms"),
-        memory_total=_bytes(found, "Memory total", "Data total"),
-        memory_remaining=_bytes(found, "Memory remaining", "Data remaining"),
-        disks_remaining=_bytes(found, "File remaining"),
+        memory_total=_bytes(found, "Memory total", others[0]),
+        memory_remaining=_bytes(found, "Memory remaining", others[1]),
+        disks_remaining=disks,
         bandwidth=_bytes(found, "Memory bandwidth", per_second=True),
         dirty_pages=_count(found, "Dirty rate", "pages/s"),
         page_bytes=_count(found, "Page size", "bytes"),

@@ -191,11 +191,12 @@ class Judge:
                     members.append(At(host, fact, guest))
         seen = tuple(members)
         judged = _asked(check, [self._policy if p.kind is Policy else seen for p in check.parameters])
-        if missing and judged.status == "pass":
+        unknown = {host: why for host, why in missing.items() if not isinstance(why, NotAsked)}
+        if unknown and judged.status in ("pass", "skip"):  # the question may arise on a host that was not seen
+            judged = _without(next(iter(unknown.values())))
+        elif missing and judged.status == "pass":
             judged = _without(next(iter(missing.values())))
-        return replace(
-            judged, unseen=tuple((host, str(why)) for host, why in missing.items() if not isinstance(why, NotAsked))
-        )
+        return replace(judged, unseen=tuple((host, str(why)) for host, why in unknown.items()))
 
     def _of_host(self, host: str, kind: type[Any]) -> Iterator[tuple[str, Any]]:
         if not issubclass(kind, GuestFact):

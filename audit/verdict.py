@@ -66,7 +66,8 @@ class ClusterRoutes:
 
 def pair_route(found: Judgements, cluster: str, source: str, target: str) -> Route:
     """The ordered pair's verdict, for the plain host-model guest."""
-    return _route([*_on_the_way(found, cluster, source, target), *found.of(Subject(source, target))])
+    outcomes = [*_on_the_way(found, cluster, source, target), *found.of(Subject(source, target))]
+    return _route(outcome for outcome in outcomes if not outcome.check.way)
 
 
 def guest_route(found: Judgements, cluster: str, guest: Guest, target: str, *, active: bool) -> Route:
@@ -164,7 +165,9 @@ def _on_the_way(found: Judgements, cluster: str, source: str, target: str) -> It
             yield outcome._replace(judged=replace(judged, findings=between))
         elif unseen:
             yield outcome._replace(judged=Judged("unknown", reason=unseen[0], probe=judged.probe))
-        elif judged.status != "fail" and not judged.unseen:  # what it could not see may be between any two hosts
+        elif judged.status == "fail" and judged.reason:  # what it could not look at may be between any two hosts
+            yield outcome._replace(judged=replace(judged, status="unknown", findings=()))
+        elif judged.status != "fail" and not judged.unseen:
             yield outcome
 
 

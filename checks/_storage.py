@@ -3,6 +3,7 @@
 from collections.abc import Generator
 
 from audit.check import Unavailable
+from audit.facts.disk_sizes import copyable
 from audit.facts.guest_devices import Disk
 from audit.facts.pools import Pools, disk_path
 from audit.facts.storage import Place
@@ -13,9 +14,12 @@ def both_local(source: Place, target: Place | None) -> bool:
 
     Only then can it be copied there: on shared storage the copy might go onto the image itself.
     """
-    return all(
-        place.state.kind == "file" and place.shared is None and not place.fuse for place in (source, target) if place
-    )
+    return all(place.state.kind == "file" and place.local for place in (source, target) if place)
+
+
+def copied_to(disk: Disk, path: str) -> bool:
+    """The disk can be copied to a file of that path on the target. Volumes of LVM and ZFS pools are devices."""
+    return copyable(disk) and not path.startswith("/dev/")
 
 
 def path_of(disk: Disk, pools: Pools, *, own: bool = False) -> Generator[Unavailable, None, str | None]:

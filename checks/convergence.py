@@ -37,7 +37,6 @@ from audit.convergence import (
 from audit.facts.dirty_rate import GuestDirtyRate, GuestMigration, pci_devices
 from audit.facts.guest import GuestIdentity, GuestMemory, GuestState
 from audit.facts.guest_devices import GuestDevices, GuestNics
-from audit.facts.network import LINKS
 from audit.facts.ways import MigrationWays, Way
 
 _MBIT = GBIT // 1000
@@ -88,7 +87,7 @@ def bandwidth(
             actual=_over(way),
             because="The live migration would not end.",
             remedy=f"virsh migrate {name} …  # without --live it stands still for {_stands_still(memory, way)}; "
-            f"or --live --postcopy, then virsh migrate-start-postcopy {name}; or less load, or a faster network",
+            f"or --live --postcopy, then virsh migrate-postcopy {name}; or less load, or a faster network",
         )
 
 
@@ -207,8 +206,8 @@ def large_guest(guest: GuestMemory, state: GuestState, policy: Policy) -> Iterat
             because=f"A network of {policy.large_guest_nic_mbps // 1000} Gbit/s or more and tuning are recommended, "
             f"and the vendor asks to be consulted.{tested}",
             remedy="virsh migrate --live --parallel --parallel-connections "
-            f"{channels(policy.large_guest_nic_mbps * _MBIT)} --postcopy …; watch it: virsh domjobinfo GUEST | "
-            "virt-preflight converge",
+            f"{channels(policy.large_guest_nic_mbps * _MBIT)} …  # with --postcopy from QEMU 10.1 only; watch it: "
+            "virsh domjobinfo GUEST | virt-preflight converge",
         )
 
 
@@ -256,8 +255,11 @@ def dedicated_nic(hosts: Cluster[MigrationWays]) -> Told:
     found: defaultdict[str, set[str]] = defaultdict(set)
     for source, target in _pairs(hosts):
         for host, device in zip((source, target), source.fact.to(target.fact), strict=True):
-            if device is not None and device in (host.fact.shared or ()):
-                found[device].add(host.host)
+            try:
+                if device is not None and host.fact.shared(device):
+                    found[device].add(host.host)
+            except Unavailable as why:
+                yield why
     for device, names in sorted(found.items()):
         yield Finding(
             expected="a NIC for migrations alone",
@@ -265,8 +267,6 @@ def dedicated_nic(hosts: Cluster[MigrationWays]) -> Told:
             hosts=frozenset(names),
         )
     for source, target in _pairs(hosts):  # was everything known?
-        if source.fact.shared is None or target.fact.shared is None:
-            yield Unavailable(LINKS, "which devices are below bridges is not known of all hosts")
         source.fact.devices(target.fact)
 
 

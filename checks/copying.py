@@ -22,13 +22,13 @@ from audit.check import (
     check,
 )
 from audit.convergence import size
-from audit.facts.disk_sizes import FREE, SIZES, FreeSpace, GuestDiskSizes, copyable
+from audit.facts.disk_sizes import FREE, SIZES, DiskSize, FreeSpace, GuestDiskSizes, copyable
 from audit.facts.guest import GuestState
 from audit.facts.guest_devices import Disk, GuestDisks
 from audit.facts.paths import Paths, PathState, folder_of
 from audit.facts.pools import POOLS, Pools, disk_path
 from audit.facts.storage import Mounts, Place
-from checks._storage import both_local
+from checks._storage import both_local, copied_to
 
 _FOLDER_POOLS = frozenset({"dir", "fs", "netfs"})
 
@@ -54,7 +54,7 @@ def _copies(
     for disk in filter(copyable, disks.disks):
         try:
             own, path = disk_path(disk, pools), disk_path(disk, their_pools)
-            if own is None or path is None:
+            if own is None or path is None or not copied_to(disk, path):
                 continue
             ours, theirs = here.at(own), there.at(path)
             local = both_local(Place(ours, mounts.of(ours, own)), None)
@@ -139,20 +139,32 @@ def image_made(
         if theirs.exists:
             yield Finding(f"nothing at {path} on the target", "an image, which would be overwritten")
             continue
-        folder = folder_of(path)
-        if disk.pool or any(
-            pool.active and pool.type in _FOLDER_POOLS and (pool.path or "").rstrip("/") == folder
-            for pool in their_pools.pools
-        ):
+        if _made_by_libvirt(disk, path, their_pools):
             continue
         if their_pools.unread:
             raise Unavailable(POOLS, their_pools.unread)
-        make = f"qemu-img create -f {shlex.quote(disk.format or 'raw')} {shlex.quote(path)}"
         yield Finding(
-            expected=f"an active pool in {folder} on the target",
+            expected=f"an active pool in {folder_of(path)} on the target",
             actual="none: libvirt makes no image there",
-            remedy=f"On the target: {make} {sizes.of(disk.target).capacity}",
+            remedy=f"On the target: {_making(disk, path, sizes.of(disk.target))}",
         )
+
+
+def _made_by_libvirt(disk: Disk, path: str, pools: Pools) -> bool:
+    """The target's libvirt makes the image, since a pool of it is known to be in charge of its place."""
+    return disk.pool is not None or any(
+        pool.active and pool.type in _FOLDER_POOLS and (pool.path or "").rstrip("/") == folder_of(path)
+        for pool in pools.pools
+    )
+
+
+def _making(disk: Disk, path: str, of: DiskSize) -> str:
+    """What makes an image that takes up its room only when it is written to."""
+    format_ = shlex.quote(disk.format or "raw")
+    if disk.pool is None:
+        return f"qemu-img create -f {format_} {shlex.quote(path)} {of.capacity}"
+    name = shlex.quote(path.rpartition("/")[2])
+    return f"virsh vol-create-as {shlex.quote(disk.pool)} {name} {of.capacity} --allocation 0 --format {format_}"
 
 
 class _Need(NamedTuple):
@@ -162,9 +174,11 @@ class _Need(NamedTuple):
     free: int
     allocated: int
     capacity: int
+    whole: tuple[str, ...]
+    """What would make those by hand that libvirt would make at their full size."""
 
 
-def _needs(copies: list[_Copy], sizes: GuestDiskSizes, free: FreeSpace) -> Iterator[_Need]:
+def _needs(copies: list[_Copy], sizes: GuestDiskSizes, free: FreeSpace, pools: Pools) -> Iterator[_Need]:
     needs: dict[str, _Need] = {}
     for disk, path, theirs in copies:
         folder = folder_of(path)
@@ -173,9 +187,12 @@ def _needs(copies: list[_Copy], sizes: GuestDiskSizes, free: FreeSpace) -> Itera
         if theirs.exists or not theirs.folder_exists:
             continue  # it takes up its room already, or there is no folder to look into
         place, disk_size = free.of(folder), sizes.of(disk.target)
-        so_far = needs.get(place.mount, _Need(place.mount, place.free_kib * 1024, 0, 0))
+        so_far = needs.get(place.mount, _Need(place.mount, place.free_kib * 1024, 0, 0, ()))
+        whole = (_making(disk, path, disk_size),) if _made_by_libvirt(disk, path, pools) else ()
         needs[place.mount] = so_far._replace(
-            allocated=so_far.allocated + disk_size.allocation, capacity=so_far.capacity + disk_size.capacity
+            allocated=so_far.allocated + disk_size.allocation,
+            capacity=so_far.capacity + disk_size.capacity,
+            whole=so_far.whole + whole,
         )
     yield from needs.values()
 
@@ -201,10 +218,10 @@ def room(
 ) -> Told:
     """The target has room for what the images that would be copied take up here.
 
-    Several guests that are moved there need their sum.
+    Several guests that are moved there need their sum. An overlay is copied with what lies below it, and needs more.
     """
     copies = yield from _copies(state, disks, here, mounts, pools, their_pools, there)
-    for need in _needs(copies, sizes, free):
+    for need in _needs(copies, sizes, free, their_pools):
         if need.allocated > need.free:
             yield Finding(expected=f"{size(need.allocated)} free in {need.mount} on the target", actual=size(need.free))
 
@@ -212,7 +229,7 @@ def room(
 @check(
     severity=Severity.MEDIUM,
     stage=Stage.TRANSFER,
-    reference="RHEL 9 §12.6",
+    reference="RHEL 9 §12.6; libvirt 9 createRawFile, storageBackendCreateQemuImgOpts",
     way=COPY_STORAGE,
     covers=("12.6/storage-copy", "failure 59"),
 )
@@ -230,9 +247,15 @@ def room_to_grow(
     """The target has room for the images that would be copied at the size that the guest sees.
 
     A thin image can grow that large, and a copy may not be as thin as the image was. Then the disk is full, and the
-    guest stops.
+    guest stops. The images that libvirt makes in its pools take up their full size at once: where that is more than
+    there is, the migration fails before it begins, unless they are made by hand.
     """
     copies = yield from _copies(state, disks, here, mounts, pools, their_pools, there)
-    for need in _needs(copies, sizes, free):
+    for need in _needs(copies, sizes, free, their_pools):
         if need.allocated <= need.free < need.capacity:
-            yield Finding(expected=f"{size(need.capacity)} free in {need.mount} on the target", actual=size(need.free))
+            yield Finding(
+                expected=f"{size(need.capacity)} free in {need.mount} on the target",
+                actual=size(need.free),
+                because="libvirt makes images in its pools at their full size." if need.whole else "",
+                remedy=f"On the target: {'; '.join(need.whole)}" if need.whole else "",
+            )

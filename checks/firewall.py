@@ -392,7 +392,8 @@ def migration_range_open(
         yield Finding(
             expected=f"TCP ports {shown(conf.migration_ports)} are open",
             actual=f"closed: {', '.join(dict.fromkeys(map(shown, closed)))}",
-            because=f"Only {closed[0].start - conf.migration_ports.start} migrations at a time would get through.",
+            because=f"Only {closed[0].start - conf.migration_ports.start} migrations at a time would get through, "
+            "half as many if disks are copied.",
             remedy=opening(firewall, conf.migration_ports),
         )
     elif all(answer.state == "open" for answer in first):

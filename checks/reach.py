@@ -185,7 +185,7 @@ def full_packets_arrive(
     Hosts set to jumbo frames behind a switch that is not: small packets pass, full ones are lost without a word. A
     connection is made, and stalls. Where a router reports its smaller MTU, TCP sends smaller packets, and all is well.
     """
-    paths = mtu.of(peer.name)
+    paths = mtu.of(peer.name, asked=peer.tries)
     chosen = [path for path in paths if path.address in _addresses(conf, names, peers)] or paths
     for path in chosen:
         if path.swallows:
@@ -222,7 +222,7 @@ def ssh_trusted(
     """
     if policy.transport != "ssh":
         raise NotApplicable("the migration does not use qemu+ssh")
-    login = trust.of(peer.name)
+    login = trust.of(peer.name, asked=peer.tries)
     if login.outcome not in {"trusted", "no libvirt"}:
         yield Finding(
             expected=f"{login.user} on the source may log in to {login.name}",

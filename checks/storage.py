@@ -25,7 +25,7 @@ from audit.facts.paths import Paths, PathState
 from audit.facts.pools import Pools, Secrets
 from audit.facts.storage import Mount, Mounts, Place, SharedFilesystems, same_file
 from audit.facts.versions import Libvirt, Version
-from checks._storage import both_local, path_of
+from checks._storage import both_local, copied_to, path_of
 
 QEMU_FLUSHES = Version(5, 7, 0)
 """Since then libvirt knows that QEMU drops its host cache at the switchover, whatever the cache mode."""
@@ -57,7 +57,9 @@ def disks_reachable(disks: GuestDisks, guest: GuestIdentity, pools: Target[Pools
     """
     for disk in disks.disks:
         path = yield from path_of(disk, pools)
-        state = None if path is None else (yield from if_known(there.find(path)))
+        if path is None:
+            continue
+        state = yield from if_known(there.find(path))
         if state is None or state.exists or disk.startup_policy != "mandatory":
             continue
         name, target = shlex.quote(guest.name), shlex.quote(disk.target)
@@ -68,7 +70,7 @@ def disks_reachable(disks: GuestDisks, guest: GuestIdentity, pools: Target[Pools
             because=f"Cannot access storage file '{path}': No such file or directory"
             + (f" ({disk.device} {disk.target})" if removable else f" (disk {disk.target})"),
             remedy=f"virsh change-media {name} {target} --eject" if removable else _SUPPLY[disk.type == "block"],
-            lifted_by=COPY_STORAGE if copyable(disk) else "",
+            lifted_by=COPY_STORAGE if copied_to(disk, path) else "",
             about=disk.target,
         )
 

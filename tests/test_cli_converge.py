@@ -22,6 +22,17 @@ Memory bandwidth: 29.056 MiB/s
 Dirty rate: 17225 pages/s
 Page size: 4096 bytes
 """  # RHEL 9 §12.9.1
+COPYING = """\
+Job type:         Unbounded
+Operation:        Outgoing migration
+Time elapsed:     1286         ms
+Data processed:   512.000 MiB
+Data remaining:   1.500 GiB
+Data total:       2.000 GiB
+File processed:   512.000 MiB
+File remaining:   1.500 GiB
+File total:       2.000 GiB
+"""  # with --copy-storage-all, before the memory's turn
 MEASURED = """\
 Domain: 'vm-name'
   dirtyrate.calc_status=2
@@ -90,6 +101,7 @@ def test_both_pasted():
         (EXAMPLE.replace("Unbounded", "Failed"), 5, "failed"),
         (EXAMPLE + "Postcopy requests: 12\n", 0, "post-copy already"),
         (EXAMPLE.replace("Dirty rate: 17225", "Dirty rate: 0"), 5, "the dirty rate is not known"),
+        (COPYING, 5, "not being copied yet, 1.5 GiB of its disks are left"),
     ],
 )
 def test_nothing_to_reckon(text, status, words):

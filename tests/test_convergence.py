@@ -35,7 +35,7 @@ def test_the_example_of_the_document():
     for command in (
         "virsh migrate-setmaxdowntime vm-name 1800",
         "virsh migrate-setspeed vm-name 135",
-        "virsh migrate-start-postcopy vm-name",
+        "virsh migrate-postcopy vm-name",
         "virsh suspend vm-name",
     ):
         assert command in commands

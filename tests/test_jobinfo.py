@@ -70,6 +70,14 @@ def test_labels_and_raw_say_the_same():
     assert raw.migrating
 
 
+def test_disks_are_not_taken_for_memory():
+    """`Data` is both: of a migration that still copies disks, it tells nothing of the memory."""
+    old = "\n".join(line for line in LABELS.splitlines() if "Memory" not in line)
+    assert read_job_info(old).memory_remaining == 100 * 1024**2
+    job = read_job_info(f"{old}\nFile remaining:   60.000 MiB\n")
+    assert (job.memory_total, job.memory_remaining, job.disks_remaining) == (None, None, 60 * 1024**2)
+
+
 def test_nothing_under_way():
     job = read_job_info("Job type:         None        \n\n")
     assert job.kind == "None"

@@ -157,6 +157,40 @@ def test_a_cluster_check_passes_only_if_it_saw_every_host(loads, status):
     assert unseen == [host for host, load in loads.items() if not load]
 
 
+def test_a_question_that_does_not_arise_may_do_so_on_a_host_that_was_not_seen():
+    def peers(loads: Cluster[Load]) -> Iterator[Finding]:
+        """There are peers."""
+        if len(loads) < 2:
+            raise NotApplicable("one host")
+        yield from ()
+
+    found, made = judged(peers, {"a": "1", "b": ""})
+    assert found.counts[made.id] == {"unknown": 1}
+    [outcome] = found.of(Subject(cluster="c"))
+    assert [host for host, _ in outcome.judged.unseen] == ["b"]
+    assert judged(peers, {"a": "1"})[0].counts[made.id] == {"skip": 1}
+
+
+def test_what_was_not_asked_of_one_host_does_not_hide_that_another_is_not_known():
+    @dataclass(frozen=True, slots=True)
+    class Active(HostFact):
+        probes: ClassVar = (LOAD,)
+
+        @classmethod
+        def parse(cls, said: Said) -> Self:
+            raise NotAsked(LOAD, "not tried") if said.host.host == "a" else Unavailable(LOAD, "gone")
+
+    def tried(all_: Cluster[Active]) -> Iterator[Finding]:
+        """It was tried."""
+        yield from ()
+
+    tried.__annotations__["all_"] = Cluster[Active]
+    found, made = judged(tried, {"a": "1", "b": "1"})
+    assert found.counts[made.id] == {"unknown": 1}
+    found, made = judged(tried, {"a": "1"})
+    assert found.counts[made.id] == {"skip": 1}
+
+
 @pytest.mark.parametrize("stop", [Unavailable(LOAD, "not known"), NotApplicable("no more to see"), ValueError("bug")])
 def test_what_was_found_before_the_check_stopped_is_kept(stop):
     def partly(load: Load) -> Iterator[Finding]:

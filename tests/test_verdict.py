@@ -107,6 +107,12 @@ def unseeing(*unseen, status="pass", hosts=(), **options):
     return made, replace(judged, unseen=tuple((host, f"{host} did not tell") for host in unseen))
 
 
+def partly(*hosts):
+    """A cluster check that found something between these hosts, and could not look at everything."""
+    made, judged = failed(of_cluster, hosts=hosts)
+    return made, replace(judged, reason="the rest is not known")
+
+
 @pytest.mark.parametrize(
     ("entry", "verdict"),
     [
@@ -119,6 +125,8 @@ def unseeing(*unseen, status="pass", hosts=(), **options):
         (unseeing("b", status="fail", hosts=("x", "y")), "unknown"),
         (unseeing("z", status="fail", hosts=("x", "y")), "yes"),
         (unseeing("b", status="fail", hosts=("a", "b")), "no"),
+        (partly("x", "y"), "unknown"),
+        (partly("a", "b"), "no"),
     ],
 )
 def test_what_a_cluster_check_could_not_see_is_never_green(entry, verdict):
@@ -307,6 +315,10 @@ def test_offline_is_a_way_for_guests_that_are_defined():
 def test_checks_of_a_way_do_not_bear_on_the_usual_one():
     assert verdict_with(Subject("a", "b", GUEST), for_copying()) == "yes"
     assert verdict_with(Subject("a", "b", GUEST), for_copying(offline=True), active=False) == "yes"
+    found = Judgements()
+    made, judged = failed(of_pair, way=COPY_STORAGE)
+    found.add(made, Subject("a", "b"), judged)
+    assert pair_route(found, "c", "a", "b").verdict == "yes"
 
 
 def test_a_no_go_says_where_copying_would_help():

@@ -17,8 +17,12 @@ from audit.text import visible
 
 
 def copyable(disk: Disk) -> bool:
-    """An image in a file that the guest alone writes to: what --copy-storage-all can copy to a file elsewhere."""
-    written = disk.source is not None and not (disk.readonly or disk.shareable)
+    """An image in a file that the guest alone writes to: what --copy-storage-all can copy to a file elsewhere.
+
+    No encrypted one: QEMU copies what the guest sees, into an image that libvirt makes without encryption, and the
+    target's QEMU is told to open an encrypted one (libvirt 9 qemuMigrationDstPrecreateDisk).
+    """
+    written = disk.source is not None and not (disk.readonly or disk.shareable or disk.secrets)
     return written and disk.device == "disk" and disk.type in {"file", "volume"}
 
 

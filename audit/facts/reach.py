@@ -296,9 +296,9 @@ class PathMtu(HostFact):
     probes: ClassVar[tuple[Probe, ...]] = (MTU,)
     peers: tuple[tuple[str, tuple[Path, ...]], ...]
 
-    def of(self, peer: str) -> tuple[Path, ...]:
-        """The paths to that peer. `NotAsked` if none was tried."""
-        return _of(self.peers, peer, MTU)
+    def of(self, peer: str, *, asked: bool = False) -> tuple[Path, ...]:
+        """The paths to that peer. `NotAsked` if none was tried, `Unavailable` where one was asked for."""
+        return _of(self.peers, peer, MTU, asked=asked)
 
     @classmethod
     def parse(cls, said: Said) -> Self:
@@ -344,11 +344,14 @@ def _by_peer(found: Mapping[str, Sequence[T]]) -> tuple[tuple[str, tuple[T, ...]
     return tuple((peer, tuple(items)) for peer, items in sorted(found.items()))
 
 
-def _of(peers: Sequence[tuple[str, tuple[T, ...]]], peer: str, probe: Question) -> tuple[T, ...]:
+def _of(
+    peers: Sequence[tuple[str, tuple[T, ...]]], peer: str, probe: Question, *, asked: bool = False
+) -> tuple[T, ...]:
     for name, items in peers:
         if name == peer:
             return items
-    raise NotAsked(probe, f"{visible(peer, 80)} was not tried: not asked in the same run, or its addresses unknown")
+    why = f"{visible(peer, 80)} was not tried: not asked in the same run, or its addresses unknown"
+    raise Unavailable(probe, why) if asked else NotAsked(probe, why)
 
 
 def announcement(clusters: Sequence[int]) -> str:

@@ -116,14 +116,15 @@ class SshTrust(HostFact):
     probes: ClassVar[tuple[Probe, ...]] = (TRUST,)
     peers: tuple[tuple[str, Trust], ...]
 
-    def of(self, peer: str) -> Trust:
-        """The login to that peer. `NotAsked` if it was not tried, `Unavailable` if nothing is known of it."""
+    def of(self, peer: str, *, asked: bool = False) -> Trust:
+        """The login to that peer. `Unavailable` if nothing is known of it; `NotAsked` if it was not to be tried."""
         for name, trust in self.peers:
             if name == peer:
                 if trust.outcome == "unsaid":
                     raise Unavailable(TRUST, f"{visible(peer, 80)}: {trust.words}")
                 return trust
-        raise NotAsked(TRUST, f"not tried: {visible(peer, 80)} was not asked in the same run")
+        why = f"not tried: {visible(peer, 80)} was not asked in the same run"
+        raise Unavailable(TRUST, why) if asked else NotAsked(TRUST, why)
 
     @classmethod
     def parse(cls, said: Said) -> Self:

@@ -189,6 +189,9 @@ _LOCAL_NAMES = {
     0x01021994: "tmpfs",
     0x794C7630: "overlay",
     0x2FC12FC1: "zfs",
+    0xF2F52010: "f2fs",
+    0x3153464A: "jfs",
+    0xCA451A4E: "bcachefs",
     _FUSE: "FUSE",
 }
 
@@ -210,6 +213,12 @@ class Place(NamedTuple):
     def fuse(self) -> bool:
         """On a file system that a process of the host serves."""
         return self.state.magic == _FUSE
+
+    @property
+    def local(self) -> bool:
+        """On a file system that is known to be one host's alone, not merely one that libvirt does not take for shared,
+        as Lustre or VxFS."""
+        return not self.fuse and self.state.magic in _LOCAL_NAMES
 
     @property
     def cluster(self) -> bool:

@@ -239,7 +239,7 @@ class Bios(HostFact):
         """`bios_version=2.19.1`, a line each."""
         lines = said.lines(BIOS)
         if not lines:
-            raise ValueError("nothing told")
+            raise Unavailable(BIOS, "no answer")
         values = {} if lines == ["absent"] else dict(line.split("=", 1) for line in lines)
         keys = ("bios_vendor", "bios_version", "bios_date", "bios_release", "sys_vendor", "product_name")
         return cls(*(values.get(key, "").strip() or None for key in keys))

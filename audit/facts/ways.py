@@ -55,7 +55,7 @@ class MigrationWays(HostFact):
     default: str | None
     speeds: tuple[tuple[str, int], ...]
     """Mbit/s by device; those of which nothing tells lack."""
-    shared: frozenset[str] | None
+    bridged: frozenset[str] | None
     """Devices with the same hardware below them as a bridge that guests may be on. None: not known."""
 
     @cached_property
@@ -95,6 +95,12 @@ class MigrationWays(HostFact):
         here, there = self.devices(target)
         return Way(here, there, min(self.speed(here), target.speed(there)))
 
+    def shared(self, device: str) -> bool:
+        """Guests' bridges use that device, too. Raises `Unavailable`."""
+        if self.bridged is None:
+            raise Unavailable(LINKS, "which devices bridges use is not known")
+        return device in self.bridged
+
     def speed(self, device: str) -> int:
         """Mbit/s of one of its devices. Raises `Unavailable`."""
         if device not in self._speeds:
@@ -116,7 +122,7 @@ class MigrationWays(HostFact):
             own=tuple((own.ip, own.interface) for own in (addresses.addresses if addresses else ())),
             default=default.device if default else None,
             speeds=speeds.speeds if speeds else (),
-            shared=None if links is None else _shared(links),
+            bridged=None if links is None else _bridged(links),
         )
 
 
@@ -141,7 +147,7 @@ def _leaving(routes: tuple[Route, ...]) -> Route | None:
     return next((route for route in routes if route.device and not route.leads_here), None)
 
 
-def _shared(links: Links) -> frozenset[str]:
-    bridged = {port.name for bridge in links.bridges for port in links.hardware(bridge)}
+def _bridged(links: Links) -> frozenset[str]:
+    below = {port.name for bridge in links.bridges for port in links.hardware(bridge)}
     named = [link.name for link in links.links if link.kind not in {"tun", "macvtap"}]
-    return frozenset(name for name in named if bridged & {port.name for port in links.hardware(name)})
+    return frozenset(name for name in named if below & {port.name for port in links.hardware(name)})

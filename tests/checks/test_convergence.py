@@ -123,8 +123,8 @@ def test_under_way():
     [finding] = judged(JOB)
     assert "does not: the guest changes 64.0 MiB/s" in finding.actual
     assert "virsh migrate-setmaxdowntime 'db 1'" in finding.remedy
-    assert "start-postcopy" in finding.remedy
-    assert "start-postcopy" not in judged(JOB, NICS)[0].remedy
+    assert "migrate-postcopy" in finding.remedy
+    assert "migrate-postcopy" not in judged(JOB, NICS)[0].remedy
     assert not judged(replace(JOB, dirty_pages=10))
     assert not judged(replace(JOB, bandwidth=None))
     assert not judged(replace(JOB, postcopy_requests=5))
@@ -164,10 +164,10 @@ def test_dedicated_nic():
     [finding] = found(checks.dedicated_nic, cluster(host(1), host(2), host(3, shared=())))
     assert finding.hosts == {"kvm1", "kvm2"}
     assert not found(checks.dedicated_nic, cluster(host(1, shared=()), host(2, shared=())))
-    for lost in ({"peers": (), "default": None}, {"peers": ()}, {"name": None}, {"own": ()}, {"shared": None}):
+    for lost in ({"peers": (), "default": None}, {"peers": ()}, {"name": None}, {"own": ()}, {"bridged": None}):
         with pytest.raises(Unavailable):
             found(checks.dedicated_nic, cluster(replace(host(1, shared=()), **lost), host(2, shared=())))
-    [finding] = found(checks.dedicated_nic, cluster(replace(host(1), shared=None), host(2)))
+    [finding] = found(checks.dedicated_nic, cluster(replace(host(1), bridged=None), host(2)))
     assert finding.hosts == {"kvm2"}, "what was found counts, whatever else is not known"
     with pytest.raises(NotApplicable):
         found(checks.dedicated_nic, cluster(host(1)))

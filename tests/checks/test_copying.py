@@ -118,6 +118,22 @@ def test_room():
             asked(check, there, FreeSpace((), "timed out"), disks=two, here=here)
 
 
+def test_what_libvirt_makes_takes_its_full_size_at_once():
+    """It gives no allocation, which then is the capacity: fallocate for raw images, preallocation=falloc for qcow2."""
+    free = FreeSpace((("/srv", Room("/", 1)),))
+    [finding] = asked(checks.room_to_grow, paths(a=NOT_THERE), free, their_pools=IN_SRV)
+    assert "full size" in finding.because
+    assert finding.remedy == "On the target: qemu-img create -f qcow2 /srv/a 2048"
+    [by_hand] = asked(checks.room_to_grow, paths(a=NOT_THERE), free)
+    assert (by_hand.because, by_hand.remedy) == ("", "")
+    fast = Pools((Pool("fast", "dir", True, "/srv"),))
+    volume = found(
+        *(checks.room_to_grow, RUNS, GuestDisks((VOLUME,)), paths(a=LOCAL), UNSHARED, fast, fast),
+        *(paths(a=NOT_THERE), SIZES, free),
+    )
+    assert volume[0].remedy == "On the target: virsh vol-create-as fast a 2048 --allocation 0 --format qcow2"
+
+
 # What copying lifts --------------------------------------------------------------------------------------------
 
 
@@ -145,7 +161,9 @@ def test_copying_does_not_go_onto_shared_storage_or_devices():
         ours=Mounts(()),
         theirs=Mounts(()),
     )
-    for findings in (on_nfs, from_nfs, other_lun):
+    lustre = replace(LOCAL, magic=0x0BD00BD0)  # which libvirt takes for local, and is the same file on both hosts
+    on_lustre = shared(paths(a=lustre), paths(a=lustre), ours=UNSHARED, theirs=UNSHARED)
+    for findings in (on_nfs, from_nfs, other_lun, on_lustre):
         assert lifted(*findings) == [("", "vda")]
 
 
@@ -156,8 +174,35 @@ def test_copying_lifts_that_an_image_is_not_there():
         )
 
     assert lifted(*judged(DISK)) == [(COPY_STORAGE, "vda")]
-    for disk in (CDROM, replace(DISK, type="block"), replace(DISK, shareable=True), replace(DISK, device="lun")):
+    encrypted = replace(DISK, secrets=("some-uuid",))
+    for disk in (
+        CDROM,
+        replace(DISK, type="block"),
+        replace(DISK, shareable=True),
+        replace(DISK, device="lun"),
+        encrypted,
+    ):
         assert lifted(*judged(disk))[0][0] == ""
+
+
+def test_volumes_that_are_devices_are_not_copied():
+    """There is no folder to make or to measure: /dev/vg is none."""
+    pool = Pools((Pool("vg", "logical", True, "/dev/vg"),))
+    disk = replace(DISK, type="volume", source="vg/a", format="raw")
+    there = paths(**{"/dev/vg/a": NO_FOLDER})
+    assert lifted(*found(storage.disks_reachable, GuestDisks((disk,)), WEB, pool, there)) == [("", "vda")]
+    with pytest.raises(NotApplicable):
+        found(
+            checks.place_ready,
+            RUNS,
+            GuestDisks((disk,)),
+            paths(**{"/dev/vg/a": BLOCK}),
+            UNSHARED,
+            pool,
+            pool,
+            there,
+            SIZES,
+        )
 
 
 def test_read_only_on_the_target_is_not_lifted():

@@ -78,6 +78,10 @@ def test_port_groups():
     assert not found(checks.portgroups_present, _grouped(), network(groups=["v10"]), NONE), "network.sources_present"
     with pytest.raises(NotApplicable):
         judged((), group=None)
+    unread = LibvirtNetworks((), "no network driver")
+    for ours, theirs in ((network(groups=["v10"]), unread), (unread, network(groups=["v10"]))):
+        with pytest.raises(Unavailable):
+            found(checks.portgroups_present, _grouped(), ours, theirs)
     assert (checks.portgroups_present.severity, checks.portgroups_present.blocks) == (Severity.HIGH, Blocks.NOTHING)
 
 

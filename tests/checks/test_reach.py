@@ -3,6 +3,7 @@
 import pytest
 
 from audit.check import Blocks, NotApplicable, Policy, Severity, Unavailable
+from audit.facts.base import NotAsked
 from audit.facts.firewall import Firewall
 from audit.facts.iptables import from_iptables
 from audit.facts.names import OwnAddresses, OwnNames, PeerAddresses, Route
@@ -229,6 +230,16 @@ class TestFullPackets:
         mtu = PathMtu((("kvm02", (path(),)),))
         assert list(reach.full_packets_arrive.function(mtu, PEER, QemuConf(), unnamed, leads(FIRST))) == []
 
+    def test_a_peer_that_was_asked_about_and_not_tried_is_unknown(self):
+        for tries, kind in ((True, Unavailable), (False, NotAsked)):
+            with pytest.raises(kind, match="addresses unknown") as why:
+                list(
+                    reach.full_packets_arrive.function(
+                        PathMtu(()), Peer("kvm02", tries), QemuConf(), NAMES, leads(FIRST)
+                    )
+                )
+            assert type(why.value) is kind
+
     @pytest.mark.parametrize(
         "found", [path(answers=False, carries=None), path(answers=None, carries=None), path(carries=None)]
     )
@@ -276,5 +287,8 @@ class TestSshTrust:
             trust("unsaid", "odd")
         with pytest.raises(NotApplicable):
             trust(policy=Policy(transport="tls"))
-        with pytest.raises(Unavailable, match="not tried"):
+        with pytest.raises(Unavailable, match="not tried") as why:
             list(reach.ssh_trusted.function(SshTrust(()), PEER, NAMES, Policy()))
+        assert not isinstance(why.value, NotAsked), "it was asked for"
+        with pytest.raises(NotAsked):
+            list(reach.ssh_trusted.function(SshTrust(()), Peer("kvm02", False), NAMES, Policy()))

@@ -149,7 +149,7 @@ def test_bios(said):
     bios = Bios.parse(said({BIOS.name: text}))
     assert (bios.version, bios.product, bios.release) == ("2.19.1", "R640", None)
     assert Bios.parse(said({BIOS.name: "absent\n"})) == Bios(None, None, None, None, None, None)
-    with pytest.raises(ValueError, match="nothing told"):
+    with pytest.raises(Unavailable, match="no answer"):
         Bios.parse(said({BIOS.name: ""}))
 
 
