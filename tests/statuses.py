@@ -39,12 +39,18 @@ def _watched(name: str, function: Callable[..., Iterator[Finding]]) -> Callable[
         status = "pass"
         try:
             for finding in findings:
-                status = "fail"
-                SEEN[name].add(status)
+                if not isinstance(finding, Unavailable):
+                    status = "fail"
+                elif status == "pass":
+                    status = "unknown"
+                if status == "fail":
+                    SEEN[name].add(status)
                 yield finding
         except (NotApplicable, Unavailable) as reason:
             if status == "pass":
                 SEEN[name].add("skip" if isinstance(reason, NotApplicable) else "unknown")
+            elif status == "unknown":
+                SEEN[name].add(status)
             raise
         SEEN[name].add(status)
 
@@ -125,14 +131,32 @@ def _raises(function: Function, error: str, methods: frozenset[str]) -> bool:
 
 @functools.cache
 def _tree(function: Function) -> tuple[set[str], set[str], set[str]]:
-    """What the function raises, the names and the attributes in it."""
+    """What the function raises or tells, the names and the attributes in it."""
     nodes = list(ast.walk(ast.parse(textwrap.dedent(inspect.getsource(function)))))
     thrown = [node.exc for node in nodes if isinstance(node, ast.Raise)]
     raised = {node.id for exc in thrown if exc for node in ast.walk(exc) if isinstance(node, ast.Name)}
     # `raise self[0]`, `raise why`: what was caught or kept before
     kept = any(isinstance(exc, ast.Subscript) or (isinstance(exc, ast.Name) and exc.id.islower()) for exc in thrown)
+    # `yield Unavailable(…)`; `yield why` of what was caught, or found to be one
+    told = [node.value for node in nodes if isinstance(node, ast.Yield)]
+    raised |= {value.func.id for value in told if isinstance(value, ast.Call) and isinstance(value.func, ast.Name)}
+    reasons = {node.name for node in nodes if isinstance(node, ast.ExceptHandler)} | {
+        node.args[0].id
+        for node in nodes
+        if isinstance(node, ast.Call) and ast.unparse(node).startswith("isinstance(") and "Unavailable" in _names(node)
+        if isinstance(node.args[0], ast.Name)
+    }
+    kept |= any(isinstance(value, ast.Name) and value.id in reasons for value in told)
+    # `yield fact.missing()`, where that is no finding by name; `raise`: what was caught
+    may_tell = "Unavailable" in str(inspect.signature(function).return_annotation)
+    kept |= may_tell and any(isinstance(v, ast.Call) and ast.unparse(v.func) != "Finding" for v in told)
+    kept |= any(isinstance(node, ast.Raise) and node.exc is None for node in nodes)
     return (
         raised | ({"Unavailable"} if kept else set()),
         {node.id for node in nodes if isinstance(node, ast.Name)},
         {node.attr for node in nodes if isinstance(node, ast.Attribute)},
     )
+
+
+def _names(node: ast.AST) -> set[str]:
+    return {one.id for one in ast.walk(node) if isinstance(one, ast.Name)}
