@@ -85,6 +85,11 @@ def test_ample():
     assert finding.because.startswith("It takes about 14 s")
     assert not ample(597, Policy(dirty_rate_factor=1))
     assert not ample(1193), "that is for the other check"
+    with pytest.raises(Unavailable):
+        found(checks.bandwidth_ample, RUNNING, GuestDirtyRate(597, 5), memory(8), HERE, host(2, None), Policy())
+    paused = replace(RUNNING, state="paused")
+    with pytest.raises(NotApplicable):
+        found(checks.bandwidth_ample, paused, GuestDirtyRate(597, 5), memory(8), HERE, THERE, Policy())
 
 
 def test_copied_in_time():

@@ -46,7 +46,11 @@ def test_place_ready():
 
 
 def test_not_for_guests_whose_disks_are_shared():
-    for check, more in ((checks.place_ready, ()), (checks.image_made, ()), (checks.room, (FreeSpace(()),))):
+    room = (FreeSpace(()),)
+    for check, more in (
+        *((checks.place_ready, ()), (checks.image_made, ())),
+        *((checks.room, room), (checks.room_to_grow, room)),
+    ):
         for disks in ((), (CDROM,), (replace(DISK, shareable=True),), (replace(DISK, type="block"),), (VOLUME,)):
             with pytest.raises(NotApplicable):
                 asked(check, paths(a=NOT_THERE), *more, disks=disks)
