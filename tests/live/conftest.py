@@ -123,7 +123,7 @@ _WRITER = bytes.fromhex(
 )
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # it keeps a processor busy: gone as soon as nobody looks at it
 def writing_guest(libvirtd: str) -> Iterator[LiveGuest]:
     """A running guest that changes its memory all the time, as fast as the emulation lets it."""
     guest = _define("writes", running=True)
