@@ -1,6 +1,6 @@
 """NFS: locking, exports, and whether two hosts mean the same server."""
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 
 from audit.check import (
     At,
@@ -20,7 +20,7 @@ from audit.facts.guest_devices import GuestDisks
 from audit.facts.names import OwnAddresses, is_loopback
 from audit.facts.nfs import EXPORTS, Export, NfsClient, NfsUse
 from audit.facts.paths import Paths
-from audit.facts.pools import Pools, disk_path
+from audit.facts.pools import Pools
 from audit.facts.storage import Mount, Mounts, Nfs, Place, same_file
 from audit.text import some_of
 from checks._storage import path_of
@@ -191,16 +191,18 @@ def _options(mount: Mount) -> tuple[str, ...]:
 _SOFT = frozenset({"soft", "softerr"})
 
 
-def _nfs_disks(disks: GuestDisks, pools: Pools, paths: Paths, mounts: Mounts) -> Iterator[tuple[str, Mount]]:
-    """The disks' paths that lie on NFS, with their mounts; those that are not known are left out."""
-    for disk in disks.disks:
-        path = disk_path(disk, pools) if disk.local or disk.pool else None
-        state = paths.find(path) if path else None
-        if path is None or state is None or isinstance(state, Unavailable) or not state.exists:
-            continue
-        mount = mounts.of(state, path)
-        if mount is not None and mount.nfs is not None and not disk.readonly:
-            yield path, mount
+def _nfs_disks(
+    disks: GuestDisks, pools: Pools, paths: Paths, mounts: Mounts
+) -> Generator[Unavailable, None, list[tuple[str, Mount]]]:
+    """`found = yield from _nfs_disks(…)`: the written disks' paths that lie on NFS, with their mounts."""
+    found = []
+    for disk in (disk for disk in disks.disks if not disk.readonly):
+        path = yield from path_of(disk, pools)
+        state = (yield from if_known(paths.find(path))) if path else None
+        mount = mounts.of(state, path) if path and state and state.exists else None
+        if path and mount and mount.nfs:
+            found.append((path, mount))
+    return found
 
 
 @check(
@@ -210,15 +212,13 @@ def _nfs_disks(disks: GuestDisks, pools: Pools, paths: Paths, mounts: Mounts) ->
     remedy="Mount it hard, which is the default: without soft and softerr",
     covers=("12.5/options",),
 )
-def mounted_hard(
-    disks: GuestDisks, pools: Target[Pools], there: Target[Paths], mounts: Target[Mounts]
-) -> Iterator[Finding]:
+def mounted_hard(disks: GuestDisks, pools: Target[Pools], there: Target[Paths], mounts: Target[Mounts]) -> Told:
     """On the target the guest's images lie on NFS mounts that wait for their server.
 
     A soft mount gives up after a while: the guest gets an error for what it wrote, and may lose it. A hard one holds
     the guest still until the server is back.
     """
-    for path, mount in _nfs_disks(disks, pools, there, mounts):
+    for path, mount in (yield from _nfs_disks(disks, pools, there, mounts)):
         if soft := mount.options & _SOFT:
             yield Finding(expected=f"{mount.path} mounted hard on the target", actual=", ".join(soft), because=path)
 
@@ -236,17 +236,17 @@ def client_installed(
     here: Source[Paths],
     mounts: Source[Mounts],
     client: Target[NfsClient],
-) -> Iterator[Finding]:
+) -> Told:
     """Where the guest's images lie on NFS, the target can mount NFS.
 
     mount(8) needs the helper mount.nfs of the package with the client. A target that is itself the server may do
     without.
     """
-    on_nfs = [path for path, _ in _nfs_disks(disks, pools, here, mounts)]
+    on_nfs = yield from _nfs_disks(disks, pools, here, mounts)
     if not on_nfs:
         raise NotApplicable("no image on NFS")
     if not client.installed:
-        yield Finding("mount.nfs on the target", "not installed", f"{on_nfs[0]} lies on NFS.")
+        yield Finding("mount.nfs on the target", "not installed", f"{on_nfs[0][0]} lies on NFS.")
 
 
 def _between(hosts: Cluster[NfsUse]) -> Iterator[tuple[At[NfsUse], At[NfsUse], str, Nfs]]:

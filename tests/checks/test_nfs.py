@@ -109,6 +109,8 @@ def test_soft_mounts():
     assert not judged(replace(LOCAL_MOUNT, device="0:45"))
     with pytest.raises(Unavailable):
         judged(Missing(Unavailable(MOUNTINFO, "timed out")))
+    with pytest.raises(Unavailable, match="not asked"):
+        judged(nfs(), replace(DISK, source="/srv/unread"))
 
 
 def test_client_installed():
@@ -121,6 +123,8 @@ def test_client_installed():
     assert finding.because == "/srv/a lies on NFS."
     with pytest.raises(Unavailable):
         judged(Missing(Unavailable(CLIENT_PROBE, "timed out")))
+    with pytest.raises(Unavailable, match="timed out"):
+        judged(NfsClient(False), state="timed out")
     with pytest.raises(NotApplicable):
         judged(NfsClient(False), Mounts((LOCAL_MOUNT,)), replace(FILE, device="254:1"))
 
