@@ -1,14 +1,65 @@
-"""Firmware in a guest's memory: a block of it must have the same size on both hosts, or nothing can be received.
-
-The UEFI firmware itself is judged by `storage.nvram_and_loader`.
-"""
+"""Firmware in a guest's memory: a block of it must have the same size on both hosts, or nothing can be received."""
 
 import shlex
 from collections.abc import Iterator
 
-from audit.check import Blocks, Finding, NotApplicable, Severity, Source, Stage, Target, Unavailable, check
+from audit.check import (
+    Blocks,
+    Finding,
+    NotApplicable,
+    Severity,
+    Source,
+    Stage,
+    Target,
+    Told,
+    Unavailable,
+    check,
+    if_known,
+)
 from audit.facts.firmware import GuestFirmware, OptionRoms
+from audit.facts.guest import GuestMachine
 from audit.facts.paths import Paths
+
+
+@check(
+    severity=Severity.HIGH,
+    blocks=Blocks.MIGRATION,
+    stage=Stage.START,
+    reference="QEMU: the firmware is part of the guest's memory layout",
+    covers=("failure 29",),
+)
+def loader(machine: GuestMachine, here: Source[Paths], there: Target[Paths]) -> Told:
+    """The guest's firmware and the folder of its variables exist on the target.
+
+    The target's QEMU maps the firmware file before it receives anything, and expects it to be of the same size.
+    The variables travel along; libvirt makes the file for them.
+    """
+    if machine.loader:
+        theirs = yield from if_known(there.find(machine.loader))
+        ours = yield from if_known(here.find(machine.loader))
+        if theirs is not None and not theirs.exists:
+            yield Finding(
+                expected=f"{machine.loader} on the target",
+                actual="not there",
+                remedy="Install the same firmware package (edk2-ovmf, ovmf) on the target",
+            )
+        # The size of a qcow2 file is not the size of the flash memory.
+        elif machine.loader_format == "raw" and theirs and ours and ours.exists and ours.size != theirs.size:
+            yield Finding(
+                expected=f"{machine.loader} of {ours.size} bytes",
+                actual=f"{theirs.size} bytes on the target",
+                because="Size mismatch: system.flash0",
+                remedy="Install the same firmware package in the same version on the target",
+            )
+    if machine.nvram:
+        theirs = yield from if_known(there.find(machine.nvram))
+        if theirs is not None and not theirs.folder_exists:
+            folder = machine.nvram.rpartition("/")[0]
+            yield Finding(
+                expected=f"the folder {folder} on the target",
+                actual="not there",
+                remedy=f"On the target: mkdir -p {shlex.quote(folder)}",
+            )
 
 
 @check(

@@ -1,6 +1,5 @@
 """libvirt's daemons and the way into them: can a source reach the target's libvirt by the transport planned?"""
 
-import shlex
 from collections.abc import Iterator
 
 from audit.check import (
@@ -12,7 +11,6 @@ from audit.check import (
     Source,
     Stage,
     Target,
-    Told,
     Unavailable,
     check,
 )
@@ -20,9 +18,7 @@ from audit.facts.clock import Clock
 from audit.facts.confinement import GuestLabels, SecurityDrivers
 from audit.facts.firewall import Listening
 from audit.facts.guest import HostGuestNames
-from audit.facts.names import OwnAddresses, OwnNames, PeerAddresses
 from audit.facts.qemu_conf import QemuConf
-from audit.facts.reach import Peer
 from audit.facts.services import (
     DAEMON,
     SSH_PORT,
@@ -34,7 +30,6 @@ from audit.facts.services import (
     Unit,
     Units,
 )
-from audit.facts.tls import TLS, Certificate, QemuCertificates, TlsCertificates
 from audit.facts.versions import Packages
 
 
@@ -147,243 +142,6 @@ def daemons_not_mixed(daemons: Daemons) -> Iterator[Finding]:
             actual="both are active",
             remedy="systemctl disable --now libvirtd.service libvirtd.socket libvirtd-ro.socket libvirtd-admin.socket "
             "libvirtd-tls.socket libvirtd-tcp.socket",
-        )
-
-
-_NOT_TLS = "the migration does not use qemu+tls"
-
-
-def _faults(files: tuple[Certificate, ...], roles: set[str]) -> Told:
-    """What is wrong with files, and which of them could not be read."""
-    for file in (file for file in files if file.role in roles):
-        shown = shlex.quote(file.path)
-        if not file.present:
-            yield Finding(
-                expected=f"{file.path} exists",
-                actual="it does not",
-                because="TLS cannot be set up without it.",
-                remedy="Have it made by the authority that all hosts trust; virt-pki-validate tells what is missing",
-            )
-        elif file.role != "key" and not file.problem and file.valid_days < 0:
-            yield Finding(
-                expected=f"{file.path} is valid",
-                actual=f"it expired: {file.not_after}",
-                because="The other side refuses an expired certificate.",
-                remedy=f"Have it renewed by its authority; its dates: openssl x509 -noout -dates -in {shown}",
-            )
-        if file.problem:
-            yield Unavailable(TLS, f"{file.path}: {file.problem}")
-
-
-@check(
-    severity=Severity.CRITICAL,
-    blocks=Blocks.MIGRATION,
-    stage=Stage.CONNECT,
-    reference="libvirt: TLS certificates; RHEL 9 §12.6",
-    offline=True,
-    covers=("12.6/socket-tls", "failure 40"),
-)
-def tls_certificates(target: Target[TlsCertificates], policy: Policy) -> Told:
-    """The target has the key and valid certificates that qemu+tls needs.
-
-    The target proves with its server certificate who it is, and checks the source against the certificate of the
-    authority. A missing or expired file ends every connection on port 16514.
-    """
-    if policy.transport != "tls":
-        raise NotApplicable(_NOT_TLS)
-    yield from _faults(target.files, {"ca", "server", "key"})
-
-
-@check(
-    severity=Severity.MEDIUM,
-    stage=Stage.CONNECT,
-    reference="libvirt: TLS certificates",
-    offline=True,
-    covers=("12.6/socket-tls", "failure 40"),
-)
-def tls_client_certificates(source: Source[TlsCertificates], policy: Policy) -> Told:
-    """The source has the certificates with which it introduces itself over qemu+tls.
-
-    libvirt on the target asks its clients for a certificate, unless told not to. Where `virsh` runs on another
-    machine than the source, that machine needs it instead, but for peer-to-peer migration.
-    """
-    if policy.transport != "tls":
-        raise NotApplicable(_NOT_TLS)
-    yield from _faults(source.files, {"ca", "client"})
-
-
-@check(
-    severity=Severity.MEDIUM,
-    stage=Stage.CONNECT,
-    reference="libvirt: TLS certificates",
-    offline=True,
-    covers=("failure 40",),
-)
-def tls_certificates_last(host: TlsCertificates, policy: Policy) -> Iterator[Finding]:
-    """TLS certificates do not expire while this report is valid.
-
-    Connections are good today and are refused from the moment at which one ends. A migration that is under way then
-    goes on; the next does not begin.
-    """
-    if policy.transport != "tls":
-        raise NotApplicable(_NOT_TLS)
-    for file in host.files:
-        if (
-            file.present
-            and not file.problem
-            and file.role != "key"
-            and 0 <= file.valid_days < min(policy.validity_days, 30)
-        ):
-            yield Finding(f"{file.path} is valid for {policy.validity_days} days", f"it ends {file.not_after}")
-
-
-def _proved(certificate: Certificate, peer: Peer, names: OwnNames, own: OwnAddresses) -> list[str]:
-    """The target's names and addresses that its certificate is of, the inventory's name first."""
-    known = [peer.name, names.libvirt, names.fqdn, names.hostname, *(address.ip for address in own.reachable)]
-    return list(dict.fromkeys(name for name in known if name and certificate.proves(name)))
-
-
-def _owners(certificate: Certificate) -> str:
-    return ", ".join([*certificate.host_names, *certificate.addresses]) or "no name or address"
-
-
-@check(
-    severity=Severity.HIGH,
-    blocks=Blocks.MIGRATION,
-    stage=Stage.CONNECT,
-    reference="libvirt: TLS certificates; gnutls_x509_crt_check_hostname(3)",
-    offline=True,
-    covers=("failure 40",),
-)
-def tls_certificate_names(
-    target: Target[TlsCertificates],
-    peer: Target[Peer],
-    names: Target[OwnNames],
-    own: Target[OwnAddresses],
-    peers: Source[PeerAddresses],
-    policy: Policy,
-) -> Iterator[Finding]:
-    """The target's server certificate is of a name or an address by which the source can reach the target.
-
-    The source's libvirt compares the name in qemu+tls://NAME/system with the certificate that the target shows, and
-    ends the connection where it is of somebody else.
-    """
-    if policy.transport != "tls":
-        raise NotApplicable(_NOT_TLS)
-    certificate = target.server
-    if certificate is None:
-        raise NotApplicable("the target has no server certificate, which is judged apart")
-    if _proved(certificate, peer, names, own):
-        return
-    routes = [route for name in certificate.host_names if "*" not in name for route in peers.of(name)]
-    if not any(own.interface_of(route.address) for route in routes):
-        yield Finding(
-            expected=f"a certificate of {peer.name}",
-            actual=f"{certificate.path} is of {_owners(certificate)}",
-            because=f"Certificate [session] owner does not match the hostname {peer.name}",
-            remedy=f"Make one whose subjectAltName has {peer.name}; to look: "
-            f"openssl x509 -noout -text -in {shlex.quote(certificate.path)}",
-        )
-
-
-@check(
-    severity=Severity.MEDIUM,
-    stage=Stage.CONNECT,
-    reference="libvirt: TLS certificates; gnutls_x509_crt_check_hostname(3)",
-    offline=True,
-    covers=("failure 40",),
-)
-def tls_certificate_inventory_name(
-    target: Target[TlsCertificates],
-    peer: Target[Peer],
-    names: Target[OwnNames],
-    own: Target[OwnAddresses],
-    policy: Policy,
-) -> Iterator[Finding]:
-    """The target's server certificate is of the name that the inventory has, not of its other names only.
-
-    Commands in the report call the target by that name. A connection by a name that the certificate is not of is
-    refused, though it leads to the same host.
-    """
-    if policy.transport != "tls":
-        raise NotApplicable(_NOT_TLS)
-    certificate = target.server
-    if certificate is None:
-        raise NotApplicable("the target has no server certificate, which is judged apart")
-    others = _proved(certificate, peer, names, own)
-    if others and peer.name not in others:
-        name = f"[{others[0]}]" if ":" in others[0] else others[0]
-        yield Finding(
-            expected=f"a certificate of {peer.name}",
-            actual=f"it is of {_owners(certificate)}",
-            remedy=f"virsh migrate … {shlex.quote(f'qemu+tls://{name}/system')}",
-        )
-
-
-@check(
-    severity=Severity.INFO,
-    stage=Stage.TRANSFER,
-    reference="libvirt qemu.conf: migrate_tls_x509_cert_dir",
-    covers=("failure 40",),
-)
-def migrate_tls_certificates(host: QemuCertificates, conf: QemuConf, policy: Policy) -> Told:
-    """QEMU has certificates of its own here, so that guests can be moved with `--tls`.
-
-    qemu+tls encrypts what the two libvirts say to each other; the guest's memory goes from QEMU to QEMU in the clear,
-    unless `--tls` is given. Those need other files, and a client's certificate on the source.
-    """
-    if policy.transport != "tls":
-        raise NotApplicable(_NOT_TLS)
-    if conf.migrate_tls_force:
-        raise NotApplicable("qemu.conf insists on --tls, for which each pair is judged")
-    if not any(file.present or file.problem for file in host.files):
-        folders = ", ".join(dict.fromkeys(file.path.rpartition("/")[0] for file in host.files))
-        yield Finding(f"QEMU's certificates in {folders}", "there are none")
-        return
-    yield from _faults(host.files, {"ca", "server", "client", "key"})
-
-
-@check(
-    severity=Severity.CRITICAL,
-    blocks=Blocks.MIGRATION,
-    stage=Stage.PREPARE,
-    reference="libvirt qemu.conf: migrate_tls_force, migrate_tls_x509_cert_dir",
-    covers=("failure 40", "failure 41"),
-)
-def migrate_tls_possible(
-    source: Source[QemuCertificates],
-    source_conf: Source[QemuConf],
-    target: Target[QemuCertificates],
-    target_conf: Target[QemuConf],
-) -> Told:
-    """Where qemu.conf insists on `--tls`, both hosts have the certificates that QEMU needs for it.
-
-    Without `--tls` libvirt refuses, and with it QEMU cannot begin.
-    """
-    if not (source_conf.migrate_tls_force or target_conf.migrate_tls_force):
-        raise NotApplicable("qemu.conf does not insist on --tls")
-    yield from _faults(source.files, {"ca"})
-    yield from _faults(target.files, {"ca", "server", "key"})
-
-
-@check(
-    severity=Severity.HIGH,
-    stage=Stage.CONNECT,
-    reference="libvirt qemu.conf: migrate_tls_force",
-    covers=("failure 41",),
-)
-def migrate_tls_force(conf: QemuConf) -> Iterator[Finding]:
-    """qemu.conf does not insist on `--tls`.
-
-    With `migrate_tls_force = 1` on either side libvirt refuses every migration whose command lacks `--tls`
-    (the encryption of the guest's data, which qemu+tls alone does not bring).
-    """
-    if conf.migrate_tls_force:
-        yield Finding(
-            expected="migrations are accepted with and without --tls",
-            actual="migrate_tls_force = 1",
-            because="A command without --tls is refused.",
-            remedy="virsh migrate --tls …",
         )
 
 

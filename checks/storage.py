@@ -18,8 +18,8 @@ from audit.check import (
     if_known,
 )
 from audit.facts.disk_sizes import copyable
-from audit.facts.guest import GuestIdentity, GuestMachine, GuestState
-from audit.facts.guest_devices import Disk, GuestDevices, GuestDisks, GuestFiles
+from audit.facts.guest import GuestIdentity, GuestState
+from audit.facts.guest_devices import Disk, GuestDevices, GuestDisks
 from audit.facts.names import OwnAddresses
 from audit.facts.paths import Paths, PathState
 from audit.facts.pools import Pools, Secrets
@@ -296,111 +296,6 @@ def backing_copies(
             yield Finding(
                 expected=f"{path} on storage shared with the target", actual=f"below {disk.target}: perhaps a copy"
             )
-
-
-@check(
-    severity=Severity.HIGH,
-    blocks=Blocks.MIGRATION,
-    stage=Stage.START,
-    reference="QEMU: the firmware is part of the guest's memory layout",
-    covers=("failure 29",),
-)
-def nvram_and_loader(machine: GuestMachine, here: Source[Paths], there: Target[Paths]) -> Told:
-    """The guest's firmware and the folder of its variables exist on the target.
-
-    The target's QEMU maps the firmware file before it receives anything, and expects it to be of the same size.
-    The variables travel along; libvirt makes the file for them.
-    """
-    if machine.loader:
-        theirs = yield from if_known(there.find(machine.loader))
-        ours = yield from if_known(here.find(machine.loader))
-        if theirs is not None and not theirs.exists:
-            yield Finding(
-                expected=f"{machine.loader} on the target",
-                actual="not there",
-                remedy="Install the same firmware package (edk2-ovmf, ovmf) on the target",
-            )
-        # The size of a qcow2 file is not the size of the flash memory.
-        elif machine.loader_format == "raw" and theirs and ours and ours.exists and ours.size != theirs.size:
-            yield Finding(
-                expected=f"{machine.loader} of {ours.size} bytes",
-                actual=f"{theirs.size} bytes on the target",
-                because="Size mismatch: system.flash0",
-                remedy="Install the same firmware package in the same version on the target",
-            )
-    if machine.nvram:
-        theirs = yield from if_known(there.find(machine.nvram))
-        if theirs is not None and not theirs.folder_exists:
-            folder = machine.nvram.rpartition("/")[0]
-            yield Finding(
-                expected=f"the folder {folder} on the target",
-                actual="not there",
-                remedy=f"On the target: mkdir -p {shlex.quote(folder)}",
-            )
-
-
-@check(
-    severity=Severity.HIGH,
-    blocks=Blocks.MIGRATION,
-    stage=Stage.PREPARE,
-    reference="libvirt 11.3 virQEMUCapsCacheLookup",
-    offline=True,
-    covers=("failure 28",),
-)
-def emulator_present(machine: GuestMachine, guest: GuestIdentity, there: Target[Paths]) -> Iterator[Finding]:
-    """The emulator that the guest names exists on the target.
-
-    Distributions keep QEMU in different places: /usr/libexec/qemu-kvm, /usr/bin/qemu-system-x86_64.
-    """
-    if machine.emulator and not there.at(machine.emulator).exists:
-        yield Finding(
-            expected=f"{machine.emulator} on the target",
-            actual="not there",
-            because=f"Cannot check QEMU binary {machine.emulator}: No such file or directory",
-            remedy=f"Install QEMU there; or virsh edit {shlex.quote(guest.name)} and drop <emulator>",
-        )
-
-
-@check(severity=Severity.HIGH, blocks=Blocks.MIGRATION, stage=Stage.START, reference="QEMU chardev/char-file.c")
-def serial_paths(devices: GuestDevices, there: Target[Paths]) -> Told:
-    """The files, pipes and sockets of serial lines can be opened on the target.
-
-    For a log or a listening socket its folder must exist, for a device, a pipe or a peer's socket the path itself.
-    """
-    for kind, path in devices.serial_paths:
-        state = yield from if_known(there.find(path))
-        if state is None or state.exists:
-            continue
-        folder = path.rpartition("/")[0] or "/"
-        if kind in {"dev", "pipe", "connect"}:
-            yield Finding(expected=f"{path} on the target", actual="not there", because=f"serial line of type {kind}")
-        elif not state.folder_exists:
-            yield Finding(
-                expected=f"the folder {folder} on the target",
-                actual="not there",
-                because=f"{path} cannot be made",
-                remedy=f"On the target: mkdir -p {shlex.quote(folder)}",
-            )
-
-
-@check(severity=Severity.HIGH, blocks=Blocks.MIGRATION, stage=Stage.START, reference="QEMU: what it opens at its start")
-def files_present(files: GuestFiles, there: Target[Paths]) -> Told:
-    """What else the guest's configuration names on its host exists on the target.
-
-    Kernel and initial RAM disk of a direct boot, persistent memory, shared folders, sockets of other processes: QEMU
-    does not start without them. Of a socket that QEMU makes itself, the folder must exist.
-    """
-    for file in files.files:
-        state = yield from if_known(there.find(file.path))
-        if state is None or state.exists or (file.made and state.folder_exists):
-            continue
-        wanted = file.path.rpartition("/")[0] if file.made else file.path
-        yield Finding(
-            expected=f"{wanted} on the target",
-            actual="not there",
-            because=f"{file.what}: Failed to open '{file.path}': No such file or directory",
-            remedy="Provide it on the target under the same path",
-        )
 
 
 @check(

@@ -19,7 +19,7 @@ GARBAGE = {"partial/bundle/hosts/pa04/cpu.domcaps_kvm.out", "partial/bundle/host
 MEBIBYTE = 1024 * 1024
 
 _VENDOR = "cpu.guest_same_vendor"
-_TLS = "services.tls_certificates"  # cl01's certificate has expired: that is as far as anybody gets
+_TLS = "tls.certificates"  # cl01's certificate has expired: that is as far as anybody gets
 
 # For each guest and target what libvirt and QEMU would do: let it go, or the first thing that stops it.
 MIXED = {

@@ -6,6 +6,7 @@ import pytest
 
 from audit.check import Blocks, NotApplicable, Unavailable
 from audit.facts.firmware import GuestFirmware, OptionRoms
+from audit.facts.guest import GuestMachine
 from audit.facts.paths import Paths, PathState
 from checks import firmware as checks
 from tests.asked import found
@@ -66,3 +67,20 @@ def test_roms_are_compared_as_they_lie_in_memory():
     with pytest.raises(NotApplicable):
         found(checks.option_roms, UEFI, roms(), roms())
     assert checks.option_roms.blocks is Blocks.NOTHING
+
+
+MACHINE = GuestMachine("kvm", "x86_64", "pc-q35-9.0", "/usr/libexec/qemu-kvm", "efi", "/fw/code.fd", "/vars/web.fd")
+
+
+def test_the_firmware_itself():
+    def there(code, variables=GONE):
+        return Paths(("/fw/code.fd", "/vars/web.fd"), (code, variables))
+
+    good = there(FILE)
+    assert not found(checks.loader, MACHINE, good, good)
+    assert len(found(checks.loader, MACHINE, good, there(GONE, replace(GONE, folder_exists=False)))) == 2
+    [finding] = found(checks.loader, MACHINE, good, there(SMALL, FILE))
+    assert "Size mismatch" in finding.because
+    assert not found(checks.loader, replace(MACHINE, loader_format="qcow2"), good, there(SMALL, FILE))
+    with pytest.raises(Unavailable):
+        found(checks.loader, MACHINE, good, Paths((), ()))

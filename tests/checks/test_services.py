@@ -9,15 +9,10 @@ from audit.facts.clock import Clock
 from audit.facts.confinement import GuestLabels, SecurityDrivers
 from audit.facts.firewall import Listening, Socket
 from audit.facts.guest import GuestName, HostGuestNames
-from audit.facts.names import OwnAddresses, OwnNames, PeerAddresses, Route
-from audit.facts.network import Address
 from audit.facts.qemu_conf import QemuConf
-from audit.facts.reach import Peer
 from audit.facts.services import Daemons, Sshd, Unit, Units
-from audit.facts.tls import Certificate, QemuCertificates, TlsCertificates
 from audit.facts.versions import Packages
 from checks import services
-from tests.asked import found
 
 SSH, TLS, TCP = Policy(), Policy(transport="tls"), Policy(transport="tcp")
 SSHD = Sshd(frozenset({22}))
@@ -126,129 +121,6 @@ def test_mixed_daemons():
     assert "libvirtd.socket" in finding.remedy
 
 
-def files(**changes):
-    roles = ("ca", "server", "client", "key")
-    made = {r: Certificate(r, f"/etc/pki/{r}.pem", present=True, valid_days=30) for r in roles}
-    return TlsCertificates(tuple(replace(made[r], **changes.get(r, {})) for r in roles))
-
-
-def test_certificates():
-    run = services.tls_certificates.function
-    assert list(run(files(), TLS)) == []
-    [finding] = run(files(server={"present": False}), TLS)
-    assert finding.expected == "/etc/pki/server.pem exists"
-    [finding] = run(files(ca={"valid_days": -1, "not_after": "Jan 1"}), TLS)
-    assert "expired" in finding.actual
-    assert list(run(files(client={"present": False}), TLS)) == []
-    with pytest.raises(NotApplicable):
-        list(run(files(), SSH))
-
-
-def test_definite_faults_come_before_what_is_unknown():
-    broken = files(ca={"problem": "no access"}, server={"present": False})
-    [finding] = found(services.tls_certificates, broken, TLS)
-    assert "server" in finding.expected
-    with pytest.raises(Unavailable, match="no access"):
-        found(services.tls_certificates, files(key={"problem": "no access"}), TLS)
-    with pytest.raises(Unavailable, match="no access"):
-        found(services.tls_client_certificates, files(client={"problem": "no access"}), TLS)
-
-
-def test_client_certificates_and_their_end():
-    assert list(services.tls_client_certificates.function(files(server={"present": False}), TLS)) == []
-    assert len(list(services.tls_client_certificates.function(files(client={"present": False}), TLS))) == 1
-    assert list(services.tls_certificates_last.function(files(), TLS)) == []
-    assert len(list(services.tls_certificates_last.function(files(server={"valid_days": 0}), TLS))) == 1
-    assert list(services.tls_certificates_last.function(files(server={"valid_days": 7}), TLS)) == []
-    for check in (services.tls_client_certificates, services.tls_certificates_last):
-        with pytest.raises(NotApplicable):
-            list(check.function(files(), SSH))
-
-
-OWN = OwnAddresses((Address("eth0", "192.0.2.12", 24), Address("eth1", "2001:db8::12", 64)))
-NAMES = OwnNames("kvm02", "kvm02.example.com", "kvm02.example.com", None)
-NOWHERE = PeerAddresses((("mig-kvm02", ()), ("kvm09", (Route("192.0.2.19", "eth0", None),))))
-
-
-def names_of(certificate, policy=TLS, peer="kvm02", peers=NOWHERE):
-    target = certificate if isinstance(certificate, TlsCertificates) else files(server={"names": certificate})
-    none = list(services.tls_certificate_names.function(target, Peer(peer, False), NAMES, OWN, peers, policy))
-    other = list(services.tls_certificate_inventory_name.function(target, Peer(peer, False), NAMES, OWN, policy))
-    return none, other
-
-
-def test_whose_certificate_the_target_shows():
-    assert names_of(("DNS:kvm02", "DNS:kvm02.example.com")) == ([], [])
-    none, [other] = names_of(("DNS:kvm02.example.com",))
-    assert none == []
-    assert other.remedy == "virsh migrate … qemu+tls://kvm02.example.com/system"
-    none, [other] = names_of(("IP Address:2001:DB8:0:0:0:0:0:12",))
-    assert none == []
-    assert other.remedy == "virsh migrate … 'qemu+tls://[2001:db8::12]/system'"
-    for strange in ("DNS:kvm09", "DNS:mig-kvm02", "DNS:*.example.org", "IP Address:192.0.2.19"):
-        [finding], other = names_of((strange,))
-        assert other == []
-        assert strange.partition(":")[2] in finding.actual
-        assert finding.expected == "a certificate of kvm02"
-    # a name of the target that only the source's resolver knows
-    leads = PeerAddresses((("mig-kvm02", (Route("192.0.2.12", "eth0", None),)),))
-    assert names_of(("DNS:mig-kvm02",), peers=leads) == ([], [])
-    with pytest.raises(Unavailable, match="not asked about"):
-        names_of(("DNS:mig-kvm02",), peers=PeerAddresses(()))
-    for check, more in ((services.tls_certificate_names, [NOWHERE]), (services.tls_certificate_inventory_name, [])):
-
-        def run(target, policy, check=check, more=more):
-            return list(check.function(target, Peer("kvm02", False), NAMES, OWN, *more, policy))
-
-        with pytest.raises(NotApplicable, match="does not use"):
-            run(files(), SSH)
-        with pytest.raises(NotApplicable, match="no server certificate"):
-            run(files(server={"present": False}), TLS)
-        with pytest.raises(Unavailable, match="no access"):
-            run(files(server={"problem": "no access"}), TLS)
-
-
-def qemu(**changes):
-    return QemuCertificates(files(**changes).files)
-
-
-def test_certificates_of_qemu():
-    run = services.migrate_tls_certificates.function
-    assert list(run(qemu(), QemuConf(), TLS)) == []
-    [finding] = run(qemu(key={"present": False}), QemuConf(), TLS)
-    assert finding.expected == "/etc/pki/key.pem exists"
-    [finding] = run(qemu(**{role: {"present": False} for role in ("ca", "server", "client", "key")}), QemuConf(), TLS)
-    assert (finding.expected, finding.actual) == ("QEMU's certificates in /etc/pki", "there are none")
-    with pytest.raises(NotApplicable, match="does not use"):
-        list(run(qemu(), QemuConf(), SSH))
-    with pytest.raises(NotApplicable, match="insists"):
-        list(run(qemu(), QemuConf(migrate_tls_force=True), TLS))
-    with pytest.raises(Unavailable, match="no access"):
-        found(services.migrate_tls_certificates, qemu(ca={"problem": "no access"}), QemuConf(), TLS)
-
-
-def test_tls_force_needs_certificates_of_qemu():
-    run, force, free = services.migrate_tls_possible.function, QemuConf(migrate_tls_force=True), QemuConf()
-    bare = qemu(server={"present": False}, key={"present": False}, client={"present": False})
-    assert list(run(bare, force, qemu(), free)) == []
-    for here, there in ((force, free), (free, force)):
-        assert [f.expected for f in run(qemu(), here, bare, there)] == [
-            "/etc/pki/server.pem exists",
-            "/etc/pki/key.pem exists",
-        ]
-    assert len(list(run(qemu(ca={"present": False}), force, qemu(), free))) == 1
-    with pytest.raises(NotApplicable):
-        list(run(bare, free, bare, free))
-    with pytest.raises(Unavailable, match="no access"):
-        found(services.migrate_tls_possible, qemu(), force, qemu(ca={"problem": "no access"}), free)
-
-
-def test_tls_force():
-    assert list(services.migrate_tls_force.function(QemuConf())) == []
-    [finding] = services.migrate_tls_force.function(QemuConf(migrate_tls_force=True))
-    assert "--tls" in finding.remedy
-
-
 @pytest.mark.parametrize(
     ("here", "there", "differ"),
     [(None, None, 0), (None, "nop", 0), ("lockd", "lockd", 0), ("lockd", None, 1), (None, "sanlock", 1)],
@@ -273,7 +145,6 @@ def test_security_driver():
 def test_what_blocks():
     assert services.transport_ready.blocks is Blocks.MIGRATION
     assert services.transport_ready.offline
-    assert services.migrate_tls_force.blocks is Blocks.NOTHING
 
 
 def test_many_moves_at_once():

@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 
 from audit.check import NotApplicable, Unavailable
-from audit.facts.guest import GuestIdentity, GuestMachine, GuestState
-from audit.facts.guest_devices import GuestDevices, GuestDisks, GuestFiles, HostFile
+from audit.facts.guest import GuestIdentity, GuestState
+from audit.facts.guest_devices import GuestDevices, GuestDisks
 from audit.facts.names import OwnAddresses
 from audit.facts.network import Address
 from audit.facts.pools import Pool, Pools, Secrets
@@ -219,51 +219,8 @@ def test_backing_copies():
     assert next(checks.backing_copies.function(two, *copies[1:])), "what is certain comes before what is unknown"
 
 
-MACHINE = GuestMachine("kvm", "x86_64", "pc-q35-9.0", "/usr/libexec/qemu-kvm", "efi", "/fw/code.fd", "/vars/web.fd")
-
-
-def test_firmware_and_emulator():
-    good = paths(**{"/fw/code.fd": FILE, "/vars/web.fd": GONE, "/usr/libexec/qemu-kvm": FILE})
-    assert not found(checks.nvram_and_loader, MACHINE, good, good)
-    assert not found(checks.emulator_present, MACHINE, WEB, good)
-    bad = paths(
-        **{"/fw/code.fd": GONE, "/vars/web.fd": replace(GONE, folder_exists=False), "/usr/libexec/qemu-kvm": GONE}
-    )
-    assert len(found(checks.nvram_and_loader, MACHINE, good, bad)) == 2
-    [finding] = found(checks.emulator_present, MACHINE, WEB, bad)
-    assert finding.because == "Cannot check QEMU binary /usr/libexec/qemu-kvm: No such file or directory"
-    other = paths(**{"/fw/code.fd": replace(FILE, size=4096), "/vars/web.fd": FILE})
-    assert "Size mismatch" in found(checks.nvram_and_loader, MACHINE, good, other)[0].because
-    assert not found(checks.nvram_and_loader, replace(MACHINE, loader_format="qcow2"), good, other)
-    assert checks.emulator_present.offline
-    with pytest.raises(Unavailable):
-        found(checks.nvram_and_loader, MACHINE, good, paths())
-    with pytest.raises(Unavailable):
-        found(checks.emulator_present, MACHINE, WEB, paths())
-
-
-def test_what_else_the_guest_names():
-    kernel, socket = HostFile("kernel", "/srv/vmlinuz", False), HostFile("vhost-user socket", "/srv/ovs", True)
-    files = GuestFiles((kernel, socket))
-    assert not found(checks.files_present, files, paths(vmlinuz=FILE, ovs=GONE))
-    first, second = found(checks.files_present, files, paths(vmlinuz=GONE, ovs=replace(GONE, folder_exists=False)))
-    assert (first.expected, second.expected) == ("/srv/vmlinuz on the target", "/srv on the target")
-    with pytest.raises(Unavailable):
-        found(checks.files_present, files, paths(ovs=GONE))
-    assert not found(checks.files_present, GuestFiles(()), paths())
-
-
 def serial(*serial_paths, tpm_secret=None):
     return GuestDevices((), (), (), None, tpm_secret, False, False, None, (), serial_paths, False, False)
-
-
-def test_serial_paths():
-    there = paths(log=GONE, **{"/x/log": replace(GONE, folder_exists=False), "/dev/ttyS1": GONE})
-    assert not found(checks.serial_paths, serial(("file", "/srv/log")), there)
-    assert found(checks.serial_paths, serial(("file", "/x/log")), there)[0].remedy == "On the target: mkdir -p /x"
-    assert found(checks.serial_paths, serial(("dev", "/dev/ttyS1")), there)
-    with pytest.raises(Unavailable):
-        found(checks.serial_paths, serial(("file", "/y")), there)
 
 
 def test_pools_and_secrets():

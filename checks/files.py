@@ -1,0 +1,73 @@
+"""The files beside a guest's disks: the emulator, what serial lines lead to, what else its configuration names."""
+
+import shlex
+from collections.abc import Iterator
+
+from audit.check import Blocks, Finding, Severity, Stage, Target, Told, check, if_known
+from audit.facts.guest import GuestIdentity, GuestMachine
+from audit.facts.guest_devices import GuestDevices, GuestFiles
+from audit.facts.paths import Paths
+
+
+@check(
+    severity=Severity.HIGH,
+    blocks=Blocks.MIGRATION,
+    stage=Stage.PREPARE,
+    reference="libvirt 11.3 virQEMUCapsCacheLookup",
+    offline=True,
+    covers=("failure 28",),
+)
+def emulator(machine: GuestMachine, guest: GuestIdentity, there: Target[Paths]) -> Iterator[Finding]:
+    """The emulator that the guest names exists on the target.
+
+    Distributions keep QEMU in different places: /usr/libexec/qemu-kvm, /usr/bin/qemu-system-x86_64.
+    """
+    if machine.emulator and not there.at(machine.emulator).exists:
+        yield Finding(
+            expected=f"{machine.emulator} on the target",
+            actual="not there",
+            because=f"Cannot check QEMU binary {machine.emulator}: No such file or directory",
+            remedy=f"Install QEMU there; or virsh edit {shlex.quote(guest.name)} and drop <emulator>",
+        )
+
+
+@check(severity=Severity.HIGH, blocks=Blocks.MIGRATION, stage=Stage.START, reference="QEMU chardev/char-file.c")
+def serial(devices: GuestDevices, there: Target[Paths]) -> Told:
+    """The files, pipes and sockets of serial lines can be opened on the target.
+
+    For a log or a listening socket its folder must exist, for a device, a pipe or a peer's socket the path itself.
+    """
+    for kind, path in devices.serial_paths:
+        state = yield from if_known(there.find(path))
+        if state is None or state.exists:
+            continue
+        folder = path.rpartition("/")[0] or "/"
+        if kind in {"dev", "pipe", "connect"}:
+            yield Finding(expected=f"{path} on the target", actual="not there", because=f"serial line of type {kind}")
+        elif not state.folder_exists:
+            yield Finding(
+                expected=f"the folder {folder} on the target",
+                actual="not there",
+                because=f"{path} cannot be made",
+                remedy=f"On the target: mkdir -p {shlex.quote(folder)}",
+            )
+
+
+@check(severity=Severity.HIGH, blocks=Blocks.MIGRATION, stage=Stage.START, reference="QEMU: what it opens at its start")
+def present(files: GuestFiles, there: Target[Paths]) -> Told:
+    """What else the guest's configuration names on its host exists on the target.
+
+    Kernel and initial RAM disk of a direct boot, persistent memory, shared folders, sockets of other processes: QEMU
+    does not start without them. Of a socket that QEMU makes itself, the folder must exist.
+    """
+    for file in files.files:
+        state = yield from if_known(there.find(file.path))
+        if state is None or state.exists or (file.made and state.folder_exists):
+            continue
+        wanted = file.path.rpartition("/")[0] if file.made else file.path
+        yield Finding(
+            expected=f"{wanted} on the target",
+            actual="not there",
+            because=f"{file.what}: Failed to open '{file.path}': No such file or directory",
+            remedy="Provide it on the target under the same path",
+        )

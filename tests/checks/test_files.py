@@ -1,0 +1,48 @@
+"""The files beside a guest's disks."""
+
+from dataclasses import replace
+
+import pytest
+
+from audit.check import Unavailable
+from audit.facts.guest import GuestIdentity, GuestMachine
+from audit.facts.guest_devices import GuestDevices, GuestFiles, HostFile
+from checks import files as checks
+from tests.disks import FILE, GONE, found, paths
+
+WEB = GuestIdentity("web", "11111111-2222-4333-8444-555555555555", None)
+MACHINE = GuestMachine("kvm", "x86_64", "pc-q35-9.0", "/usr/libexec/qemu-kvm", "efi", "/fw/code.fd", "/vars/web.fd")
+
+
+def test_emulator():
+    there = paths(**{"/usr/libexec/qemu-kvm": FILE})
+    assert not found(checks.emulator, MACHINE, WEB, there)
+    [finding] = found(checks.emulator, MACHINE, WEB, paths(**{"/usr/libexec/qemu-kvm": GONE}))
+    assert finding.because == "Cannot check QEMU binary /usr/libexec/qemu-kvm: No such file or directory"
+    assert checks.emulator.offline
+    with pytest.raises(Unavailable):
+        found(checks.emulator, MACHINE, WEB, paths())
+
+
+def test_what_else_the_guest_names():
+    kernel, socket = HostFile("kernel", "/srv/vmlinuz", False), HostFile("vhost-user socket", "/srv/ovs", True)
+    files = GuestFiles((kernel, socket))
+    assert not found(checks.present, files, paths(vmlinuz=FILE, ovs=GONE))
+    first, second = found(checks.present, files, paths(vmlinuz=GONE, ovs=replace(GONE, folder_exists=False)))
+    assert (first.expected, second.expected) == ("/srv/vmlinuz on the target", "/srv on the target")
+    with pytest.raises(Unavailable):
+        found(checks.present, files, paths(ovs=GONE))
+    assert not found(checks.present, GuestFiles(()), paths())
+
+
+def serial(*serial_paths, tpm_secret=None):
+    return GuestDevices((), (), (), None, tpm_secret, False, False, None, (), serial_paths, False, False)
+
+
+def test_serial_paths():
+    there = paths(log=GONE, **{"/x/log": replace(GONE, folder_exists=False), "/dev/ttyS1": GONE})
+    assert not found(checks.serial, serial(("file", "/srv/log")), there)
+    assert found(checks.serial, serial(("file", "/x/log")), there)[0].remedy == "On the target: mkdir -p /x"
+    assert found(checks.serial, serial(("dev", "/dev/ttyS1")), there)
+    with pytest.raises(Unavailable):
+        found(checks.serial, serial(("file", "/y")), there)
