@@ -6,7 +6,7 @@ That the target has an emulator at all is judged by `offered.tpm_offered`, the s
 from collections.abc import Iterator
 
 from audit.check import Blocks, Finding, NotApplicable, Severity, Source, Stage, Target, Unavailable, check
-from audit.facts.storage import SHARED_TYPES, Mount, Mounts, SharedFilesystems
+from audit.facts.storage import SHARED_TYPES, Mount, Mounts, SharedFilesystems, within
 from audit.facts.tpm import GuestTpmState, Swtpm
 from audit.facts.versions import Libvirt, Version
 
@@ -22,7 +22,7 @@ def _path(state: GuestTpmState) -> str:
 
 def _shared(path: str, mounts: Mounts, declared: SharedFilesystems) -> Mount | None:
     """The mount that the state lies on, if libvirt takes it for shared."""
-    through = [m for m in mounts.mounts if path == m.path or path.startswith(m.path.rstrip("/") + "/")]
+    through = [mount for mount in mounts.mounts if within(path, mount.path)]
     mount = max(through, key=lambda mount: len(mount.path), default=None)
     return mount if mount is not None and (mount.type in SHARED_TYPES or declared.declare(path)) else None
 

@@ -6,6 +6,7 @@ or text that does not parse raises `Unavailable`, which checks and reports recei
 never a default, never an empty collection that reads as "none".
 """
 
+import functools
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -30,6 +31,7 @@ class NotAsked(Unavailable):
     """A fact that comes from an active probe, which this run was not asked for: nothing is wrong, nothing is known."""
 
 
+R = TypeVar("R")
 Ask = Callable[["Facts", str, Sequence[str]], Sequence[tuple[str, ...]]]
 
 
@@ -53,6 +55,8 @@ class Said:
 
     def __init__(self, host: HostEvidence) -> None:
         self.host = host
+        self.made: dict[object, Any] = {}
+        """What `once` keeps."""
 
     def evidence(self, probe: Probe) -> Evidence:
         """The probe's evidence, which ran to its end (with whatever exit status)."""
@@ -108,6 +112,18 @@ def _failure(output: Evidence) -> str:
     if output.status == 127:
         return f"command not found: {visible(last, 200)}" if last else "command not found"
     return f"exit status {output.status}" + (f": {visible(last, 200)}" if last else "")
+
+
+def once(make: Callable[[Said], R]) -> Callable[[Said], R]:
+    """Of what several facts of a host are read from: made once a host. What it raises, it raises each time."""
+
+    @functools.wraps(make)
+    def made(said: Said) -> R:
+        if make not in said.made:
+            said.made[make] = make(said)
+        return said.made[make]  # type: ignore[no-any-return]
+
+    return made
 
 
 class HostFact:

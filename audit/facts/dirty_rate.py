@@ -9,11 +9,10 @@ pages again and again: it is the least that a migration has to cope with, and a 
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import ClassVar, Self
 
 from audit.evidence import Probe
-from audit.facts.base import Facts, GuestFact, GuestSource, Question, Said, Unavailable
+from audit.facts.base import Facts, GuestFact, GuestSource, Question, Said, Unavailable, once
 from audit.facts.guest import GuestState
 from audit.facts.guest_devices import GuestDevices, GuestNics
 from audit.facts.guest_source import GUESTS, JOBS, XML, XML_INACTIVE
@@ -117,7 +116,7 @@ class GuestDirtyRate(GuestFact):
         return cls(measured.mib_per_second, measured.seconds)
 
 
-@lru_cache(maxsize=8)  # every guest of a host asks the same again
+@once
 def _numbers(said: Said) -> dict[str, str]:
     """By UUID: the record that asked about the guest."""
     return {uuid: number for number, uuid, _ in said.evidence(DIRTY_RATE).arguments}

@@ -3,11 +3,10 @@
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import ClassVar, Self
 
 from audit.evidence import Probe
-from audit.facts.base import Facts, GuestFact, GuestSource, Question, Said, Unavailable
+from audit.facts.base import Facts, GuestFact, GuestSource, Question, Said, Unavailable, once
 from audit.facts.guest import GuestState
 from audit.facts.guest_devices import GuestDisks
 from audit.facts.guest_source import GUESTS, JOBS, XML, XML_INACTIVE
@@ -129,7 +128,7 @@ def _block_job_answers(guest: GuestSource) -> dict[str, str | Unavailable]:
     return found
 
 
-@lru_cache(maxsize=8)
+@once
 def _all_block_jobs(said: Said) -> dict[str, list[tuple[str, str]]]:
     """By guest: each disk asked about, and virsh's words."""
     words = answers(said, BLOCK_JOBS)

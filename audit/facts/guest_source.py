@@ -1,15 +1,16 @@
 """Which guests a host has and what their XML says: probes and the reader that `Facts` is given."""
 
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from lxml import etree
 
 from audit.evidence import Probe
-from audit.facts.base import Guest, GuestSource, Said, Unavailable
+from audit.facts.base import Guest, GuestFact, GuestSource, Said, Unavailable, once
 from audit.facts.virsh import UUID, answers, document, for_each
 from audit.text import visible
+
+G = TypeVar("G", bound=GuestFact)
 
 _SECTIONS = {
     "all": "--all",
@@ -79,7 +80,7 @@ class Listing(NamedTuple):
         return found[0]
 
 
-@lru_cache(maxsize=8)  # every guest of a host asks the same again
+@once
 def read_listing(said: Said) -> Listing:
     """The guests by state. Raises `Unavailable` unless every list was printed without an error."""
     text = said.text(GUESTS)
@@ -120,6 +121,7 @@ class _PartlyRead(GuestSource):
         return self[3]
 
 
+@once
 def read_guests(said: Said) -> Sequence[GuestSource]:
     """Every guest that the host's libvirt lists, those included whose XML could not be read."""
     listing = read_listing(said)
@@ -127,6 +129,23 @@ def read_guests(said: Said) -> Sequence[GuestSource]:
     configured = answers(said, XML_INACTIVE)
     uuids = sorted(listing.uuids | live.keys() | configured.keys())
     return [_source(said, listing, uuid, live.get(uuid), configured.get(uuid)) for uuid in uuids]
+
+
+def running_guests(said: Said, kind: type[G]) -> tuple[list[tuple[Guest, G]], int]:
+    """The running guests with their facts of that kind, and how many running guests have none that can be read."""
+    found, unread = [], 0
+    for source in read_guests(said):
+        try:
+            if source.active:
+                found.append((source.guest, kind.parse(source)))
+        except (Unavailable, ValueError):
+            unread += 1
+    return found, unread
+
+
+def unread_guests(number: int) -> Unavailable:
+    """Why what a host's running guests have is not known whole."""
+    return Unavailable(XML, f"{number} running guests there could not be read")
 
 
 def _source(said: Said, listing: Listing, uuid: str, live: bytes | None, configured: bytes | None) -> GuestSource:

@@ -13,7 +13,7 @@ from lxml import etree
 from audit.evidence import Probe
 from audit.facts.base import Facts, GuestFact, GuestSource, HostFact, Question, Said, Unavailable
 from audit.facts.guest_devices import GuestDevices, GuestNics
-from audit.facts.guest_source import GUESTS, XML, XML_INACTIVE, read_guests
+from audit.facts.guest_source import GUESTS, XML, XML_INACTIVE, running_guests, unread_guests
 from audit.text import visible
 
 _PCI_ADDRESS = re.compile(r"[0-9a-f]{4,8}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]")
@@ -135,22 +135,14 @@ class HeldPci(HostFact):
     def complete(self) -> None:
         """Raise `Unavailable` if there are running guests whose devices are not known."""
         if self.unread:
-            raise Unavailable(XML, f"{self.unread} running guests there could not be read")
+            raise unread_guests(self.unread)
 
     @classmethod
     def parse(cls, said: Said) -> Self:
         """From what guests are read from."""
-        held, unread = [], 0
-        for source in read_guests(said):
-            if not source.active:
-                continue
-            try:
-                devices = GuestHeld.parse(source).devices
-            except (Unavailable, ValueError):
-                unread += 1
-                continue
-            held += [(one.address, source.guest.name) for one in devices if one.kind == "pci" and one.address]
-        return cls(tuple(sorted(held)), unread)
+        found, unread = running_guests(said, GuestHeld)
+        pci = [(one, guest) for guest, own in found for one in own.devices if one.kind == "pci"]
+        return cls(tuple(sorted((one.address, guest.name) for one, guest in pci if one.address)), unread)
 
 
 def _ask_pci(facts: Facts, host: str, peers: Sequence[str]) -> Sequence[tuple[str, ...]]:

@@ -6,7 +6,7 @@ from typing import ClassVar, NamedTuple, Self
 from audit.evidence import Probe
 from audit.facts.base import HostFact, Said, Unavailable
 from audit.facts.guest_devices import GuestNics, Nic
-from audit.facts.guest_source import XML, read_guests
+from audit.facts.guest_source import running_guests, unread_guests
 from audit.facts.network import ADDRESSES, LINKS, Links, read_addresses
 
 _INTEGRATION = frozenset({"br-int"})
@@ -54,27 +54,19 @@ class MacsInUse(HostFact):
 
     def missing(self) -> Unavailable:
         """Why some running guests' addresses are not known."""
-        return Unavailable(XML, f"{self.unread} running guests there could not be read")
+        return unread_guests(self.unread)
 
     @classmethod
     def parse(cls, said: Said) -> Self:
         """From the running guests' XML; links and addresses tell what a bridge leads to, and the host's own."""
         links = Links.parse(said)
         found: set[Plugged] = set()
-        unread = 0
-        for source in read_guests(said):
-            if not source.active:
-                continue
-            try:
-                nics = GuestNics.parse(source).nics
-            except (Unavailable, ValueError):
-                unread += 1
-                continue
-            for nic in nics:
-                where = place_of(nic)
-                if nic.mac and where is not None:
-                    mac, wire = nic.mac.lower(), _leads_out(where, links)
-                    found.add(Plugged(mac, source.guest.uuid, source.guest.name, where, nic.network, nic.vlans, wire))
+        guests, unread = running_guests(said, GuestNics)
+        for guest, nic in ((guest, nic) for guest, own in guests for nic in own.nics):
+            where = place_of(nic)
+            if nic.mac and where is not None:
+                mac, wire = nic.mac.lower(), _leads_out(where, links)
+                found.add(Plugged(mac, guest.uuid, guest.name, where, nic.network, nic.vlans, wire))
         return cls(tuple(sorted(found, key=repr)), frozenset(nic.mac for nic in found), _own(said), unread)
 
 

@@ -7,10 +7,9 @@ from `audit.facts.mellanox_tools`, or why it could not be had.
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 
 from audit.evidence import Probe
-from audit.facts.base import HostFact, Said, Unavailable
+from audit.facts.base import HostFact, Said, Unavailable, once
 from audit.facts.guest_devices import GuestDevices, GuestNics
 from audit.facts.guest_source import read_guests
 from audit.facts.mellanox_tools import (
@@ -358,7 +357,7 @@ def _vf(
     )
 
 
-@lru_cache(maxsize=8)  # read only where there is a VF to ask for, and then for each
+@once  # read only where there is a VF to ask for, and then for each
 def _held(said: Said) -> frozenset[str]:
     """PCI addresses of devices that running guests have."""
     running = [source for source in read_guests(said) if source.active]

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from typing import ClassVar, Self
 
 from audit.evidence import Probe
-from audit.facts.base import GuestFact, GuestSource, HostFact, Said, Unavailable
-from audit.facts.guest_source import GUESTS, XML, XML_INACTIVE, read_guests
+from audit.facts.base import GuestFact, GuestSource, HostFact, Said
+from audit.facts.guest_source import GUESTS, XML, XML_INACTIVE, running_guests, unread_guests
 
 _LINES = ("serial", "console", "parallel", "channel", "redirdev", "smartcard", "rng/backend")
 
@@ -59,20 +59,10 @@ class HostCids(HostFact):
     def complete(self) -> None:
         """Raise `Unavailable` if there are running guests whose CID is not known."""
         if self.unread:
-            raise Unavailable(XML, f"{self.unread} running guests there could not be read")
+            raise unread_guests(self.unread)
 
     @classmethod
     def parse(cls, said: Said) -> Self:
         """From what guests are read from."""
-        taken, unread = [], 0
-        for source in read_guests(said):
-            if not source.active:
-                continue
-            try:
-                cid = GuestNumbers.parse(source).cid
-            except (Unavailable, ValueError):
-                unread += 1
-                continue
-            if cid is not None:
-                taken.append((cid, source.guest.name))
-        return cls(tuple(sorted(taken)), unread)
+        found, unread = running_guests(said, GuestNumbers)
+        return cls(tuple(sorted((own.cid, guest.name) for guest, own in found if own.cid is not None)), unread)
