@@ -1,0 +1,105 @@
+"""The guests of the lab: a small machine that counts on its serial port, so that it can be seen to run on."""
+
+import base64
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from string import Template
+from typing import Any
+
+# A boot sector: prints "!" once, then for ever the letters from A on, 18 a second, one each tick of the timer.
+#   sti; mov dx,3f8h; mov al,'!'; out dx,al; again: hlt; inc al; and al,1fh; or al,40h; out dx,al; jmp again
+SECTOR = (
+    bytes.fromhex("fb ba f8 03 b0 21 ee f4 fe c0 24 1f 0c 40 ee eb f6".replace(" ", "")).ljust(510, b"\0") + b"\x55\xaa"
+)
+DISK_MIB = 16
+
+_DOMAIN = Template("""<domain type='qemu' xmlns:qemu='http://libvirt.org/schemas/domain/qemu/1.0'>
+  <name>$name</name>
+  <uuid>$uuid</uuid>
+  <memory unit='MiB'>$memory</memory>
+  $vcpu
+  <os><type arch='x86_64' machine='$machine'>hvm</type>$os<boot dev='hd'/></os>
+  <features><acpi/>$features</features>
+  $cpu
+  <on_poweroff>destroy</on_poweroff>
+  <on_crash>destroy</on_crash>
+  $domain
+  <devices>
+    <emulator>$emulator</emulator>
+    $disk
+    $nic
+    <serial type='file'><source path='$serial'/></serial>
+    <memballoon model='none'/>
+    $devices
+  </devices>
+  $qemu
+</domain>
+""")
+
+
+@dataclass(frozen=True, slots=True)
+class Guest:
+    """What a scenario says about its guest; the rest is an ordinary guest on shared storage."""
+
+    name: str = "g1"
+    uuid: str = "5ca1ab1e-0000-4000-8000-000000000001"
+    machine: str = "pc-q35-7.2"
+    memory: int = 64
+    """MiB."""
+    vcpu: str = "<vcpu>1</vcpu>"
+    os: str = ""
+    features: str = ""
+    cpu: str = "<cpu mode='custom' match='exact'><model fallback='forbid'>qemu64</model></cpu>"
+    emulator: str = "/usr/bin/qemu-system-x86_64"
+    file: str = ""
+    """The path of its disk, which is made on the source; without, /srv/shared/NAME.raw."""
+    cache: str = "none"
+    disk: str = ""
+    """XML in place of its disk; nothing is made then."""
+    nic: str = "<interface type='bridge'><source bridge='br0'/><model type='virtio'/></interface>"
+    serial: str = ""
+    """The path of its serial log; without, /var/log/libvirt/qemu/NAME-serial.log."""
+    domain: str = ""
+    """More XML in <domain>."""
+    devices: str = ""
+    """More XML in <devices>."""
+    qemu: tuple[str, ...] = ()
+    """Arguments that libvirt passes on to QEMU unread."""
+    transient: bool = False
+    start: bool = True
+
+    @property
+    def disk_path(self) -> str:
+        """Where its disk is made; empty: the scenario makes it, if there is one."""
+        return "" if self.disk else self.file or f"/srv/shared/{self.name}.raw"
+
+    @property
+    def log(self) -> str:
+        """Its serial log, on whichever host it runs."""
+        return self.serial or f"/var/log/libvirt/qemu/{self.name}-serial.log"
+
+    def xml(self) -> str:
+        """Its definition."""
+        words = "".join(f"<qemu:arg value='{word}'/>" for word in self.qemu)
+        disk = self.disk or (
+            f"<disk type='file' device='disk'><driver name='qemu' type='raw' cache='{self.cache}'/>"
+            f"<source file='{self.disk_path}'/><target dev='vda' bus='virtio'/></disk>"
+        )
+        values = {name: getattr(self, name) for name in self.__slots__}
+        qemu = words and f"<qemu:commandline>{words}</qemu:commandline>"
+        return _DOMAIN.substitute(values | {"disk": disk, "serial": self.log, "qemu": qemu})
+
+
+def make_disk(path: str) -> str:
+    """The shell command that makes such a guest's disk there."""
+    sector = base64.b64encode(SECTOR[: SECTOR.rstrip(b"\x55\xaa\0").__len__()]).decode()
+    return (
+        f"mkdir -p $(dirname {path}) && truncate -s {DISK_MIB}M {path} && "
+        f"echo {sector} | base64 -d | dd of={path} conv=notrunc status=none && "
+        f"printf '\\125\\252' | dd of={path} bs=1 seek=510 conv=notrunc status=none"
+    )
+
+
+def guest(values: Mapping[str, Any]) -> Guest:
+    """A guest as a scenario's data describe it."""
+    return Guest(**{**values, "qemu": tuple(values.get("qemu", ()))})
