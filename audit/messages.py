@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from functools import cache
 from importlib.resources import files
+from itertools import count
 from typing import Any
 
 import yaml
@@ -30,7 +31,9 @@ _SHOWN = 240
 _QUOTES = str.maketrans(dict.fromkeys("\u2018\u2019\u201a\u201b\u201c\u201d\u201e\u2039\u203a\u00ab\u00bb`´\"", "'"))
 _WRITTEN_QUOTES = re.compile(r"\\x2[27]|&(?:quot|apos|#39|#34);|\\[\"']", re.IGNORECASE)
 _COLOURS = re.compile(r"\x1b\[[0-9;?]{0,20}[A-Za-z]")
-_OPEN = re.compile(r"<([a-z_]*)>|…")
+_OPEN = re.compile(r"(?<!\?P)<([a-z_]*)>|…")
+_MARK = "__"
+"""Between a value's name and its number: the same name may stand in several alternatives."""
 _VALUE = r"(?:(?<=').{1,200}?(?=')|[^\s']{1,200})"
 _NAMED = re.compile(r"\{([a-z_]+)\}")
 
@@ -138,12 +141,15 @@ def compiled(pattern: str) -> re.Pattern[str]:
     """A pattern of the file as a regular expression.
 
     In it, `<name>` stands for a value that may be quoted, `<>` for one without a name, `…` for up to 200 characters.
+    Alternatives may use the same name.
     """
+
+    number = count()
 
     def bounded(match: re.Match[str]) -> str:
         if match[0] == "…":
             return ".{0,200}?"
-        return f"'?(?P<{match[1]}>{_VALUE})'?" if match[1] else f"'?{_VALUE}'?"
+        return f"'?(?P<{match[1]}{_MARK}{next(number)}>{_VALUE})'?" if match[1] else f"'?{_VALUE}'?"
 
     return re.compile(_OPEN.sub(bounded, pattern), re.IGNORECASE)
 
@@ -181,7 +187,8 @@ def _hits(message: Message, said: str) -> Iterator[_Hit]:
         for number, match in enumerate(pattern.finditer(said)):
             if number == _HITS:
                 break
-            values = {name: value.strip("()").rstrip(":,.;") for name, value in match.groupdict().items() if value}
+            groups = ((name.partition(_MARK)[0], value) for name, value in match.groupdict().items() if value)
+            values = {name: value.strip("()").rstrip(":,.;") for name, value in groups}
             yield _Hit(message, *match.span(), match[0], tuple(sorted(values.items())))
 
 
