@@ -8,7 +8,7 @@ after `visible`.
 
 import re
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from functools import cache
@@ -34,7 +34,7 @@ _QUOTES = str.maketrans(dict.fromkeys('\u2018\u2019\u201a\u201b\u201c\u201d\u201
 _WRITTEN_QUOTES = re.compile(r"\\x2[27]|&(?:quot|apos|#39|#34);|\\[\"']", re.IGNORECASE)
 _SEVERAL_QUOTES = re.compile("'{2,}")
 _COLOURS = re.compile(r"\x1b\[[0-9;?]{0,20}[A-Za-z]")
-_OPEN = re.compile(r"(?<!\?P)<([a-z_]*)>|…")
+_OPEN = re.compile(r"(\?P)?<([a-z_]*)>|…")
 _MARK = "__"
 """Between a value's name and its number: the same name may stand in several alternatives."""
 _VALUE = r"(?:(?<=').{1,200}?(?=')|[^\s']{1,200})"
@@ -49,7 +49,7 @@ class Depth(IntEnum):
     EFFECT = 1
     """It follows from something that another message may name."""
     WRAPPER = 2
-    """It says that something failed, not what."""
+    """It says that something failed, not what; told only where nothing else is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +157,10 @@ def compiled(pattern: str) -> re.Pattern[str]:
     def bounded(match: re.Match[str]) -> str:
         if match[0] == "…":
             return ".{0,200}?"
-        return f"'?(?P<{match[1]}{_MARK}{next(number)}>{_VALUE})'?" if match[1] else f"'?{_VALUE}'?"
+        group = f"?P<{match[2]}{_MARK}{next(number)}>"
+        if match[1]:  # a group that is written out
+            return group
+        return f"'?({group}{_VALUE})'?" if match[2] else f"'?{_VALUE}'?"
 
     return re.compile(_OPEN.sub(bounded, pattern), re.IGNORECASE)
 
@@ -179,9 +182,17 @@ def explain(text: str) -> tuple[Explanation, ...]:
     for hit in sorted(hits, key=lambda hit: (hit.message.depth, hit.start - hit.end, hit.start)):
         if not any(other.covers(hit) for other in kept):
             kept.append(hit)
+    if any(hit.message.depth is not Depth.WRAPPER for hit in kept):
+        kept = [hit for hit in kept if hit.message.depth is not Depth.WRAPPER]
     kept.sort(key=lambda hit: (hit.message.depth, hit.start))
-    distinct = {(hit.message.id, hit.values): hit for hit in reversed(kept)}
-    return tuple(_told(hit) for hit in reversed(distinct.values()))[:MOST]
+    return tuple(_told(hit) for n, hit in enumerate(kept) if not _repeated(hit, n, kept))[:MOST]
+
+
+def _repeated(hit: _Hit, number: int, kept: Sequence[_Hit]) -> bool:
+    """The same message is told already of the same thing, or is told elsewhere with more of its values."""
+    alike = ((n, other) for n, other in enumerate(kept) if other.message.id == hit.message.id and n != number)
+    ours = set(hit.values)
+    return any(ours < set(other.values) or (ours == set(other.values) and n < number) for n, other in alike)
 
 
 def plain(text: str) -> str:
