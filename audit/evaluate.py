@@ -359,10 +359,17 @@ def _guest(cluster: ClusterRoutes, routes: GuestRoutes, facts: Facts) -> GuestRe
     return told
 
 
+def _way(way: Way) -> WayResult:
+    result = WayResult(kind=way.kind, verdict=way.verdict, disks=list(way.disks))
+    if way.options:
+        result["options"] = list(way.options)
+    return result
+
+
 def _target(host: str, route: Route, ways: Sequence[Way]) -> TargetResult:
     target = TargetResult(host=host, verdict=route.verdict, reasons=list(route.reasons))
     if ways:
-        target["ways"] = [WayResult(kind=way.kind, verdict=way.verdict, disks=list(way.disks)) for way in ways]
+        target["ways"] = [_way(way) for way in ways]
     return target
 
 

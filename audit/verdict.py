@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
-from audit.check import COPY_STORAGE, Blocks, Role, Severity
+from audit.check import ANOTHER_ADDRESS, COPY_STORAGE, STARTED_HERE, TUNNELLED, Blocks, Role, Severity
 from audit.facts.base import Guest
 from audit.guest_advice import CPU_DOMAINS, Barrier
 from audit.judge import Judged, Judgements, Outcome, Subject
@@ -33,6 +33,8 @@ class Way(NamedTuple):
     verdict: RouteVerdict
     disks: tuple[str, ...] = ()
     """Those that would be copied along."""
+    options: tuple[str, ...] = ()
+    """What the command has to say besides, or in place of the usual URI (another address)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,27 +82,35 @@ def other_ways(
 ) -> tuple[Way, ...]:
     """For a running guest whose usual route is not open: which other ways to the target are not closed either.
 
-    Its disks are copied along, where nothing else but that they are not there is in the way; or it is moved offline,
-    that is, its definition, while it is shut off or to be started there (which a guest without a definition cannot be).
+    Its disks are copied along, where nothing else but that they are not there is in the way; or the command is given
+    another address of the target, or sends all through libvirt's connection, or is given on another machine than the
+    source, where only the usual one is closed; or it is moved offline, that is, its definition, while it is shut off or
+    to be started there (which a guest without a definition cannot be).
     """
     if usual in ("yes", "conditions"):
         return ()
     outcomes = _bearing(found, cluster, guest, target)
     ways = []
-    lifted = [o for o in outcomes if any(f.lifted_by == COPY_STORAGE for f in o.judged.findings)]
-    if lifted:
-        copied = (_copying(outcome) for outcome in outcomes if not outcome.check.plain_guest)
-        disks = {f.about for o in lifted for f in o.judged.findings if f.lifted_by == COPY_STORAGE}
-        ways.append(Way("copy-storage", _route(o for o in copied if o is not None).verdict, tuple(sorted(disks))))
+    for kind in _LIFTING:
+        about = tuple(sorted({f.about for o in outcomes for f in o.judged.findings if kind in f.lifted_by}))
+        if about:
+            rest = (_lifted(o, kind) for o in outcomes if not o.check.plain_guest and o.check.way in ("", kind))
+            verdict = _route(o for o in rest if o is not None).verdict
+            disks = about if kind == COPY_STORAGE else ()
+            ways.append(Way(kind, verdict, disks, options=about if kind == ANOTHER_ADDRESS else ()))
     if persistent:
         ways.append(Way("offline", _route(_concerning(outcomes, active=False)).verdict))
     return tuple(way for way in ways if way.verdict != "no")
 
 
-def _copying(outcome: Outcome) -> Outcome | None:
-    """The outcome for a migration that copies the disks; None: it is moot then. What was hidden behind is not."""
+_LIFTING: tuple[WayKind, ...] = (COPY_STORAGE, ANOTHER_ADDRESS, STARTED_HERE, TUNNELLED)
+"""Those that findings can be lifted by."""
+
+
+def _lifted(outcome: Outcome, kind: WayKind) -> Outcome | None:
+    """The outcome for that way of migrating; None: it is moot then. What was hidden behind is not."""
     judged = outcome.judged
-    findings = tuple(finding for finding in judged.findings if finding.lifted_by != COPY_STORAGE)
+    findings = tuple(finding for finding in judged.findings if kind not in finding.lifted_by)
     if len(findings) == len(judged.findings):
         return outcome
     if findings or not judged.reason:

@@ -8,7 +8,7 @@ import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from audit.check import NotApplicable, Policy, Unavailable
+from audit.check import STARTED_HERE, NotApplicable, Policy, Unavailable
 from audit.facts.firewall import NFT, Firewall
 from audit.facts.names import OwnAddresses
 from audit.facts.netfilter import Family, Packet
@@ -38,6 +38,33 @@ def shown(ports: range) -> str:
 def url(scheme: str, address: str) -> str:
     """An address in a command."""
     return shlex.quote(f"{scheme}://[{address}]" if ":" in address else f"{scheme}://{address}")
+
+
+def uri(policy: Policy, address: str) -> str:
+    """How virsh is told that address of the target, as it is pasted."""
+    return f"{url(f'qemu+{policy.transport}', address)}/system"
+
+
+def migrate_uri(address: str) -> str:
+    """The option that sends a guest to that address."""
+    return f"--migrateuri {url('tcp', address)}"
+
+
+def speaks_from_source(policy: Policy) -> None:
+    """Raise `NotApplicable` where virsh does not run on the source, and so does not connect from there."""
+    if policy.started_on == "here" and not policy.tunnelled:
+        raise NotApplicable("virsh is started here (policy.started_on), and needs no way from the source to libvirt")
+
+
+def from_here(policy: Policy) -> tuple[str, ...]:
+    """The other way where the source does not get through to the target's libvirt: this machine has, over SSH."""
+    return (STARTED_HERE,) if policy.transport == "ssh" else ()
+
+
+def needs_ports(policy: Policy) -> None:
+    """Raise `NotApplicable` where guests do not come to ports of QEMU's."""
+    if policy.tunnelled:
+        raise NotApplicable("guests come through libvirt's own connection (policy.tunnelled)")
 
 
 def opening(firewall: Firewall, ports: range) -> str:

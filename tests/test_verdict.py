@@ -265,7 +265,7 @@ def test_departure_reads_the_guest_and_its_host_as_a_source():
 
 def local_disk(reason="", *, more=()):
     made = check(severity=Severity.HIGH, blocks=Blocks.MIGRATION, reference="none")(of_placement)
-    finding = Finding("shared", "local", lifted_by=COPY_STORAGE, about="vda")
+    finding = Finding("shared", "local", lifted_by=(COPY_STORAGE,), about="vda")
     return made, Judged("fail", (finding, *more), reason)
 
 
