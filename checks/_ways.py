@@ -50,6 +50,11 @@ def migrate_uri(address: str) -> str:
     return f"--migrateuri {url('tcp', address)}"
 
 
+def command(option: str) -> str:
+    """The command with that option, or with that URI of the target."""
+    return f"virsh migrate {option} …" if option.startswith("--") else f"virsh migrate … {option}"
+
+
 def speaks_from_source(policy: Policy) -> None:
     """Raise `NotApplicable` where virsh does not run on the source, and so does not connect from there."""
     if policy.started_on == "here" and not policy.tunnelled:

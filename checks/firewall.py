@@ -44,6 +44,7 @@ from checks._paths import (
 from checks._ways import (
     TRIED,
     anybody,
+    command,
     control_ranges,
     control_tried,
     data_tried,
@@ -184,7 +185,7 @@ def control_port_open_by_name(
         raise NotApplicable(_NO_NAME)
     if not any(named_state(firewall, ports, ways) in {"open", "unknown"} for ports in candidates):
         ports = next((ports for ports in candidates if open_address(firewall, ports, ways)), candidates[0])
-        yield from _detour(firewall, ports, ways, lambda address: f"{uri(policy, address)}", from_here(policy))
+        yield from _detour(firewall, ports, ways, lambda address: uri(policy, address), from_here(policy))
 
 
 _NO_NAME = "the target's name leads nowhere, which is judged apart"
@@ -202,7 +203,7 @@ def _detour(
         expected=f"TCP port {shown(ports)} is open by the target's name",
         actual=f"closed by: {rules_of(answers)}" if answers else "the source has no route there",
         because=f"It is open at {address}." if address else "Whether it is open at other addresses is not known.",
-        remedy=f"virsh migrate … {option(address)}" if address else opening(firewall, ports),
+        remedy=command(option(address)) if address else opening(firewall, ports),
         lifted_by=(*lifted_by, ANOTHER_ADDRESS) if address else lifted_by,
         about=option(address) if address else "",
     )
@@ -271,9 +272,9 @@ def migration_ports_open_to_source(
     Where the rules depend on who connects and by which interface, the answer holds for one source only.
     """
     needs_ports(policy)
-    first = first_port(firewall, conf, listening, anybody(own))
     if settled(lambda: data_tried(reach, peer, firewall, conf, own, source)):
         raise NotApplicable(TRIED)
+    first = first_port(firewall, conf, listening, anybody(own))
     if _same_for_all(firewall, own, [first]):
         if not peer.tries:
             raise NotApplicable(_FOR_ALL)
@@ -312,9 +313,9 @@ def migration_ports_open_by_name(
     open.
     """
     needs_ports(policy)
-    first = first_port(firewall, conf, listening, anybody(own))
     if settled(lambda: data_tried(reach, peer, firewall, conf, own, source)):
         raise NotApplicable(TRIED)
+    first = first_port(firewall, conf, listening, anybody(own))
     if _same_for_all(firewall, own, [first]):
         raise NotApplicable(_FOR_ALL)
     ways = data_ways(conf, names, peers, source, own, policy)

@@ -30,6 +30,7 @@ from audit.facts.services import Daemons, Sshd
 from checks._paths import Ways, answers_to, control_ways, data_ways, first_port, rules_of, states_of
 from checks._ways import (
     TRIED,
+    command,
     control_ranges,
     control_tried,
     data_tried,
@@ -74,7 +75,7 @@ def _judge(
         expected=f"the source lets out connections to TCP port {shown(ports)} of the target",
         actual=f"closed by: {rules_of(named)}",
         because=f"It lets them out to {other}." if other else "",
-        remedy=f"virsh migrate … {option(other)}" if other else _opening(firewall, ports),
+        remedy=command(option(other)) if other else _opening(firewall, ports),
         lifted_by=(*lifted_by, ANOTHER_ADDRESS) if other else lifted_by,
         about=option(other) if other else "",
     )

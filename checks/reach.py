@@ -27,11 +27,14 @@ from audit.facts.names import OwnAddresses, OwnNames, PeerAddresses
 from audit.facts.qemu_conf import QemuConf
 from audit.facts.reach import MTU, PORTS, PathMtu, Peer, Reach
 from audit.facts.services import Daemons, Sshd
+from audit.facts.ssh_setup import SshClient, SshServer
 from audit.facts.ssh_trust import SshTrust, Trust
+from checks._login import answered_by_hand
 from checks._sockets import addresses_in
 from checks._ways import (
     Tried,
     anybody,
+    command,
     control_ranges,
     control_tried,
     data_tried,
@@ -82,7 +85,7 @@ def _by_name(
         expected=f"TCP port {at_name[0].port} is open by the name {name}",
         actual=f"closed at {', '.join(dict.fromkeys(one.address for one in at_name))}",
         because=f"It is open at {tried.open[0].address}.",
-        remedy=f"virsh migrate … {option}",
+        remedy=command(option),
         lifted_by=(*lifted_by, ANOTHER_ADDRESS),
         about=option,
     )
@@ -262,7 +265,13 @@ def _addresses(conf: QemuConf, names: OwnNames, peers: PeerAddresses) -> frozens
     covers=("failure 39",),
 )
 def ssh_trusted(
-    trust: Source[SshTrust], peer: Target[Peer], names: Target[OwnNames], policy: Policy
+    trust: Source[SshTrust],
+    peer: Target[Peer],
+    names: Target[OwnNames],
+    own: Target[OwnAddresses],
+    client: Source[SshClient],
+    server: Target[SshServer],
+    policy: Policy,
 ) -> Iterator[Finding]:
     """The source can log in to the target over SSH by itself, and reaches libvirt there.
 
@@ -274,6 +283,8 @@ def ssh_trusted(
         raise NotApplicable("the migration does not use qemu+ssh")
     speaks_from_source(policy)
     login = trust.of(peer.name, asked=peer.tries)
+    if answered_by_hand(client, server, own, peer, login.outcome):
+        raise NotApplicable("ssh asks, where somebody is there to answer, which is judged apart")
     if login.outcome not in {"trusted", "no libvirt"}:
         yield Finding(
             expected=f"{login.user} on the source may log in to {login.name}",

@@ -23,32 +23,19 @@ from audit.check import (
 )
 from audit.facts.names import OwnAddresses, OwnNames, PeerAddresses
 from audit.facts.reach import Peer
-from audit.facts.ssh_setup import CLIENT, Login, RootShell, SshClient, SshServer
+from audit.facts.ssh_setup import CLIENT, RootShell, SshClient, SshServer
 from audit.facts.ssh_trust import SshTrust
+from checks._login import (
+    asks_about_host_key,
+    asks_for_password,
+    comes_from,
+    login_to,
+    meets_no_known_key,
+    no_key_opens,
+    refuses_unknown,
+)
 from checks._names import astray, name_that_leads
-from checks._ways import TRIED, speaks_from_source, uri
-
-
-def _login(client: SshClient, trust: SshTrust, peer: Peer, policy: Policy) -> Login:
-    """How the source would log in. `NotApplicable` where it does not, or where it has done so."""
-    if policy.transport != "ssh":
-        raise NotApplicable("the migration does not use qemu+ssh")
-    speaks_from_source(policy)
-    try:
-        trust.of(peer.name)
-    except Unavailable:
-        return client.to(peer.name)
-    raise NotApplicable(TRIED)
-
-
-def _from(login: Login, own: OwnAddresses) -> str:
-    """The address that the source's connection to the target comes from."""
-    if login.proxied:
-        raise NotApplicable("the source's ssh goes by another host")
-    for route in login.routes or ():
-        if route.source and own.interface_of(route.address):
-            return route.source
-    raise NotApplicable("where the name leads is judged apart")
+from checks._ways import speaks_from_source, uri
 
 
 @check(
@@ -73,7 +60,17 @@ def target_known(
     It stands in the URI of every command that this report shows (`qemu+ssh://NAME/system`). ssh's own configuration on
     the source may lead it elsewhere than DNS and /etc/hosts do.
     """
-    login = _login(client, trust, peer, policy)
+    if client.absent and policy.transport == "ssh":
+        speaks_from_source(policy)
+        yield Finding(
+            expected="an SSH client on the source",
+            actual="there is none",
+            because="Cannot find 'ssh' in path",
+            remedy="dnf install openssh-clients || apt-get install openssh-client",
+            lifted_by=(STARTED_HERE,),
+        )
+        return
+    login = login_to(client, trust, peer, policy)
     if login.proxied:
         raise NotApplicable("the source's ssh goes by another host")
     if login.routes is None:
@@ -92,6 +89,9 @@ def target_known(
         )
 
 
+_CONDITION = "whom the target's sshd lets in is not known, which is a condition"
+
+
 @check(
     severity=Severity.HIGH,
     blocks=Blocks.MIGRATION,
@@ -108,8 +108,12 @@ def host_key_known(
     A host that was installed anew, or that another one's name leads to, shows another key, and ssh refuses to go on. A
     key that was never seen it asks about, if somebody is there to be asked (`ssh.unattended`).
     """
-    login = _login(client, trust, peer, policy)
-    if not _must_be_known(login, server) or (not login.known and not _refuses_unknown(login)):
+    login = login_to(client, trust, peer, policy)
+    try:
+        met = meets_no_known_key(login, server)
+    except Unavailable as why:
+        raise NotApplicable(_CONDITION) from why
+    if not met or (not login.known and not refuses_unknown(login)):
         return
     changed = bool(login.known)
     name = shlex.quote(peer.name)
@@ -121,21 +125,6 @@ def host_key_known(
         "compare the fingerprint that it shows",
         lifted_by=(STARTED_HERE,),
     )
-
-
-def _must_be_known(login: Login, server: SshServer) -> bool:
-    """The host key would not be found among the known ones, as far as all is seen that matters."""
-    return not (login.authority or not server.host_keys or login.known & server.host_keys or _takes_all(login))
-
-
-def _takes_all(login: Login) -> bool:
-    return login.setting("stricthostkeychecking") in {"no", "off", "false"}
-
-
-def _refuses_unknown(login: Login) -> bool:
-    """A key that it has never seen ends the connection, and nobody is asked."""
-    strict = login.setting("stricthostkeychecking")
-    return strict in {"yes", "true"} or (strict == "ask" and login.alone)
 
 
 @check(
@@ -159,12 +148,14 @@ def key_accepted(
     virsh on the source logs in to the target by itself. What root's files there do not list, and what sshd forbids
     root, is refused. Where a password may be typed instead, that is `ssh.unattended`.
     """
-    login = _login(client, trust, peer, policy)
-    settings = server.of(_from(login, own))
+    login = login_to(client, trust, peer, policy)
     if login.setting("user") != "root":
         raise NotApplicable("the source's ssh logs in as another user than root")
-    reason = _refused(login, server, _from(login, own))
-    if reason and not (_password(settings) and not login.alone):
+    try:
+        reason = no_key_opens(login, server, comes_from(login, own))
+    except Unavailable as why:
+        raise NotApplicable(_CONDITION) from why
+    if reason and not asks_for_password(login, server, own):
         yield Finding(
             expected=f"{login.me} on the source may log in to {peer.name} as root",
             actual=reason,
@@ -172,38 +163,6 @@ def key_accepted(
             remedy=f"ssh-copy-id {shlex.quote(peer.name)}  # on the source, as {login.me}",
             lifted_by=(STARTED_HERE,),
         )
-
-
-def _refused(login: Login, server: SshServer, address: str) -> str:
-    """Why no key of the source's opens; "": one does, or may."""
-    settings = server.of(address)
-    if settings.get("permitrootlogin") == "no":
-        return "PermitRootLogin no"
-    others = ("authorizedkeyscommand", "trustedusercakeys")
-    elsewhere = any(settings.get(name, "none") != "none" for name in others) or any(
-        settings.get(name) == "yes" and login.setting(name) in {"yes", "true"}
-        for name in ("hostbasedauthentication", "gssapiauthentication")
-    )
-    usual = settings.get("authorizedkeysfile", "") in {
-        ".ssh/authorized_keys",
-        ".ssh/authorized_keys .ssh/authorized_keys2",
-    }
-    if elsewhere or not usual or login.other_keys or any(key.fingerprint == "?" for key in server.accepts):
-        return ""
-    if settings.get("pubkeyauthentication") == "no":
-        return "PubkeyAuthentication no"
-    if not login.keys:
-        return "the source has no key"
-    mine = [key for key in server.accepts if key.fingerprint in login.keys]
-    if not mine:
-        return "none of the source's keys is among those that root there accepts"
-    return "" if any(key.from_there(address) for key in mine) else f"its key may not come from {address}"
-
-
-def _password(settings: dict[str, str]) -> bool:
-    """Root may give a password instead."""
-    asked = "yes" in {settings.get("passwordauthentication"), settings.get("kbdinteractiveauthentication")}
-    return settings.get("permitrootlogin") == "yes" and asked
 
 
 @check(
@@ -226,19 +185,18 @@ def unattended(
     At a terminal, virsh lets ssh ask: whether a host key that it has never seen is the right one, and for a password.
     Without one (a script, a web console, `--p2p`) the same login fails.
     """
-    login = _login(client, trust, peer, policy)
-    if _must_be_known(login, server) and not login.known and login.setting("stricthostkeychecking") == "ask":
+    login = login_to(client, trust, peer, policy, answered=True)
+    if asks_about_host_key(login, server):
         yield Finding(
             expected=f"{login.me} on the source knows a host key of {peer.name}",
             actual="it knows none, and asks",
             because="Host key verification failed, where nobody answers",
             remedy=f"ssh {shlex.quote(peer.name)} true  # on the source, as {login.me}",
         )
-    address = _from(login, own)
-    if login.setting("user") == "root" and _refused(login, server, address) and _password(server.of(address)):
+    if asks_for_password(login, server, own):
         yield Finding(
             expected=f"a key of {login.me} on the source opens {peer.name}",
-            actual=f"{_refused(login, server, address)}; a password does",
+            actual="none does; a password does",
             because="Permission denied, where nobody types it",
             remedy=f"ssh-copy-id {shlex.quote(peer.name)}  # on the source, as {login.me}",
         )

@@ -93,7 +93,7 @@ said=$($0 timeout 10 sshd -T -C "user=root,host=$1,addr=$2" 2>/dev/null); echo "
 printf "%s\\n" "$said" | sed -n \\
     -e "s/^\\(permitrootlogin\\|pubkeyauthentication\\|authorizedkeysfile\\|authorizedkeyscommand\\) /set \\1 /p" \\
     -e "s/^\\(passwordauthentication\\|kbdinteractiveauthentication\\|trustedusercakeys\\) /set \\1 /p" \\
-    -e "s/^\\(hostbasedauthentication\\|gssapiauthentication\\|hostkey\\|authenticationmethods\\) /set \\1 /p" |
+    -e "s/^\\(hostbasedauthentication\\|gssapiauthentication\\|hostkey\\|allowusers\\|denyusers\\) /set \\1 /p" |
     sed "s/^set hostkey /hostkey /"
 ' "${sudo:-env}"
 echo "# keys"
@@ -177,6 +177,8 @@ class SshClient(HostFact):
 
     probes: ClassVar[tuple[Probe, ...]] = (CLIENT,)
     logins: tuple[tuple[str, Login], ...]
+    absent: bool = False
+    """There is no ssh on this host."""
 
     def to(self, peer: str) -> Login:
         """By the inventory's name. `Unavailable` if ssh could not be asked about it."""
@@ -189,8 +191,8 @@ class SshClient(HostFact):
     def parse(cls, said: Said) -> Self:
         """Answers come in the order of the questions; one that ssh refused to look at is left out."""
         names = [name for (name,) in said.evidence(CLIENT).arguments]
-        if not names:
-            return cls(())
+        if not names or said.evidence(CLIENT).status == 127:
+            return cls((), absent=bool(names))
         blocks: list[list[str]] = []
         for line in said.lines(CLIENT):
             if line.startswith("= "):
@@ -278,9 +280,26 @@ class SshServer(HostFact):
 
     def of(self, address: str) -> dict[str, str]:
         """The settings for who comes from there. `Unavailable` where sshd did not tell (it takes root)."""
+        return dict(self._all(address))
+
+    def listed_out(self, address: str) -> str:
+        """The setting that keeps root out who comes from there, whatever the key: a list of users. "": none does."""
+        lists = {
+            name: [value.partition("@")[::2] for key, value in self._all(address) if key == name]
+            for name in ("denyusers", "allowusers")
+        }
+        meant = {
+            name: [not there or _listed(address, [there]) for user, there in users if fnmatch.fnmatchcase("root", user)]
+            for name, users in lists.items()
+        }
+        if any(user == "root" and not there for user, there in lists["denyusers"]):
+            return "DenyUsers root"
+        return "AllowUsers without root" if lists["allowusers"] and not any(meant["allowusers"]) else ""
+
+    def _all(self, address: str) -> tuple[tuple[str, str], ...]:
         for known, settings in self.settings:
             if known == address:
-                return dict(settings)
+                return settings
         raise Unavailable(SERVER, f"sshd told nothing about {visible(address, 60)}")
 
     @classmethod

@@ -2,8 +2,8 @@
 
 import pytest
 
-from audit.check import Blocks, NotApplicable, Policy, Severity, Unavailable
-from audit.facts.firewall import Firewall
+from audit.check import ANOTHER_ADDRESS, TUNNELLED, Blocks, NotApplicable, Policy, Unavailable
+from audit.facts.firewall import Firewall, Listening, Socket
 from audit.facts.iptables import from_iptables
 from audit.facts.names import OwnAddresses, OwnNames, PeerAddresses, Route
 from audit.facts.network import Address
@@ -21,6 +21,7 @@ SSHD = Sshd(frozenset({22}))
 PEER = Peer("kvm02", False)
 PROBED = Peer("kvm02", True)
 UNTRIED = Reach(())
+IDLE = Listening(frozenset({Socket("*", 22)}))
 NO_NAME = PeerAddresses((("kvm02", ()),))
 
 
@@ -42,18 +43,21 @@ SUBNET = rules(
 )
 
 
-def data(wall, own=TARGET, conf=None, peer=PEER):
-    return list(firewall.migration_ports_open.function(wall, own, conf or QemuConf(), peer))
+def data(wall, own=TARGET, conf=None, peer=PEER, listening=IDLE, policy=None):
+    run = firewall.migration_ports_open.function
+    return list(run(wall, own, conf or QemuConf(), listening, peer, policy or Policy()))
 
 
-def data_pair(wall, source=SOURCE, peers=None, conf=None, own=TARGET, reach=UNTRIED, peer=PEER):
+def data_pair(wall, source=SOURCE, peers=None, conf=None, own=TARGET, reach=UNTRIED, peer=PEER, policy=None):
     run = firewall.migration_ports_open_to_source.function
-    return list(run(wall, own, conf or QemuConf(), NAMES, source, peers or way(), reach, peer))
+    return list(
+        run(wall, own, conf or QemuConf(), NAMES, source, peers or way(), reach, IDLE, peer, policy or Policy())
+    )
 
 
-def by_name(wall, peers, conf=None, reach=UNTRIED, own=TWO, source=BOTH):
+def by_name(wall, peers, conf=None, reach=UNTRIED, own=TWO, source=BOTH, policy=None):
     run = firewall.migration_ports_open_by_name.function
-    return list(run(wall, own, conf or QemuConf(), NAMES, source, peers, reach, PEER))
+    return list(run(wall, own, conf or QemuConf(), NAMES, source, peers, reach, IDLE, PEER, policy or Policy()))
 
 
 def control(wall, policy=None, sshd=SSHD, peer=PEER):
@@ -130,8 +134,9 @@ def test_a_closed_name_with_another_way_open_needs_an_option_only():
     [finding] = by_name(STORAGE_ONLY, peers)
     assert finding.remedy == "virsh migrate --migrateuri tcp://198.51.100.12 …"
     assert "policy drop" in finding.actual
-    assert firewall.migration_ports_open_by_name.blocks is Blocks.NOTHING
-    assert firewall.migration_ports_open_by_name.severity is Severity.HIGH
+    assert firewall.migration_ports_open_by_name.blocks is Blocks.MIGRATION
+    assert finding.lifted_by == (TUNNELLED, ANOTHER_ADDRESS)
+    assert finding.about == "--migrateuri tcp://198.51.100.12"
     # QEMU on the target listens on one address only, and the way to that one is closed
     bound = QemuConf(migration_address="192.0.2.12")
     assert len(data_pair(STORAGE_ONLY, BOTH, peers, bound, TWO)) == 1

@@ -2,7 +2,7 @@
 
 import pytest
 
-from audit.check import At, Blocks, NotApplicable, Unavailable
+from audit.check import ANOTHER_ADDRESS, TUNNELLED, At, Blocks, NotApplicable, Policy, Unavailable
 from audit.facts.names import OwnAddresses, OwnNames, PeerAddresses, Route
 from audit.facts.network import Address
 from audit.facts.qemu_conf import QemuConf
@@ -17,7 +17,7 @@ def own(name="kvm02"):
 
 def resolvable(*routes, name="kvm02", conf=None, asked="kvm02"):
     peers = PeerAddresses(((asked, tuple(routes)),))
-    return list(names.target_resolvable.function(own(name), conf or QemuConf(), TARGET, peers))
+    return list(names.target_resolvable.function(own(name), conf or QemuConf(), TARGET, peers, Policy()))
 
 
 def test_found():
@@ -37,7 +37,9 @@ def test_not_found(routes, actual):
     [finding] = resolvable(*routes)
     assert actual in finding.actual
     assert finding.remedy == "virsh migrate --migrateuri tcp://192.0.2.12 …"
-    assert names.target_resolvable.blocks is Blocks.NOTHING
+    assert names.target_resolvable.blocks is Blocks.MIGRATION
+    assert finding.lifted_by == (ANOTHER_ADDRESS, TUNNELLED)
+    assert finding.about == "--migrateuri tcp://192.0.2.12"
 
 
 def test_localhost_is_refused_by_libvirt():
@@ -57,7 +59,11 @@ def test_a_name_that_was_not_asked_is_unknown():
 
 
 def test_migration_address():
-    run = names.migration_address_reached.function
+    two = OwnAddresses((*TARGET.addresses, Address("eth1", "10.0.0.12", 24), Address("eth0", "2001:db8::12", 64)))
+
+    def run(names_, conf, peers, policy=Policy()):  # noqa: B008  # a frozen value
+        return names.migration_address_reached.function(names_, conf, two, peers, policy)
+
     peers = PeerAddresses((("kvm02", (Route("192.0.2.12", "eth0", None),)),))
     assert list(run(own(), QemuConf(migration_address="192.0.2.12"), peers)) == []
     [finding] = run(own(), QemuConf(migration_address="10.0.0.12"), peers)

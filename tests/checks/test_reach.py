@@ -67,12 +67,13 @@ def answers_by_name(found, peers):
 
 
 def reached(found, wall=OPEN, conf=None):
-    return list(reach.migration_port_reached.function(found, PEER, wall, conf or QemuConf(), OWN, SOURCE))
+    run = reach.migration_port_reached.function
+    return list(run(found, PEER, wall, conf or QemuConf(), OWN, SOURCE, Policy()))
 
 
 def reached_by_name(found, peers, conf=None, wall=OPEN):
     run = reach.migration_port_reached_by_name.function
-    return list(run(found, PEER, wall, conf or QemuConf(), OWN, SOURCE, NAMES, peers))
+    return list(run(found, PEER, wall, conf or QemuConf(), OWN, SOURCE, NAMES, peers, Policy()))
 
 
 class TestControlPort:
