@@ -90,6 +90,8 @@ class Scope(Enum):
 class Stage(IntEnum):
     """Where in a migration it would show; orders the reasons as libvirt would meet them."""
 
+    SET_OUT = -2
+    LOG_IN = -1
     CONNECT = 0
     ALLOWED = 1
     SAFE = 2

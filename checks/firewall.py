@@ -65,7 +65,7 @@ _FOR_ALL = "it is the same for every source"
 @check(
     severity=Severity.CRITICAL,
     blocks=Blocks.MIGRATION,
-    stage=Stage.CONNECT,
+    stage=Stage.SET_OUT,
     reference="RHEL 9 §12.6",
     offline=True,
     covers=("12.6/port-ssh", "12.6/port-tls", "12.6/port-tcp"),
@@ -106,7 +106,7 @@ def _control_for_all(firewall: Firewall, own: OwnAddresses, candidates: Sequence
 @check(
     severity=Severity.CRITICAL,
     blocks=Blocks.MIGRATION,
-    stage=Stage.CONNECT,
+    stage=Stage.SET_OUT,
     reference="RHEL 9 §12.6",
     offline=True,
     covers=("12.6/port-ssh", "12.6/port-tls", "12.6/port-tcp"),
@@ -152,7 +152,7 @@ def _passable(firewall: Firewall, ports: range, ways: Ways) -> bool:
 @check(
     severity=Severity.HIGH,
     blocks=Blocks.MIGRATION,
-    stage=Stage.CONNECT,
+    stage=Stage.SET_OUT,
     reference="RHEL 9 §12.6",
     offline=True,
     covers=("12.6/port-ssh", "12.6/port-tls", "12.6/port-tcp"),

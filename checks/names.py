@@ -29,7 +29,7 @@ from checks._ways import everywhere, migrate_uri, needs_ports, speaks_from_sourc
 @check(
     severity=Severity.HIGH,
     blocks=Blocks.MIGRATION,
-    stage=Stage.CONNECT,
+    stage=Stage.SET_OUT,
     reference="libvirt: connection URIs",
     offline=True,
     covers=("12.6/reachable", "failure 36"),

@@ -99,7 +99,7 @@ def _opening(firewall: Firewall, ports: range) -> str:
 @check(
     severity=Severity.CRITICAL,
     blocks=Blocks.MIGRATION,
-    stage=Stage.CONNECT,
+    stage=Stage.SET_OUT,
     reference="RHEL 9 §12.6",
     offline=True,
     covers=("12.6/reachable", "failure 37"),

@@ -94,7 +94,7 @@ def _by_name(
 @check(
     severity=Severity.CRITICAL,
     blocks=Blocks.MIGRATION,
-    stage=Stage.CONNECT,
+    stage=Stage.SET_OUT,
     reference="RHEL 9 §12.6",
     offline=True,
     covers=("12.6/reachable", "12.6/port-ssh", "12.6/port-tls", "12.6/port-tcp"),
@@ -126,7 +126,7 @@ def control_port_answers(
 @check(
     severity=Severity.HIGH,
     blocks=Blocks.MIGRATION,
-    stage=Stage.CONNECT,
+    stage=Stage.SET_OUT,
     reference="RHEL 9 §12.6",
     offline=True,
     covers=("12.6/port-ssh", "12.6/port-tls", "12.6/port-tcp"),
@@ -259,7 +259,7 @@ def _addresses(conf: QemuConf, names: OwnNames, peers: PeerAddresses) -> frozens
 @check(
     severity=Severity.HIGH,
     blocks=Blocks.MIGRATION,
-    stage=Stage.CONNECT,
+    stage=Stage.LOG_IN,
     reference="RHEL 9 §12.6",
     offline=True,
     covers=("failure 39",),

@@ -41,7 +41,7 @@ from checks._ways import speaks_from_source, uri
 @check(
     severity=Severity.HIGH,
     blocks=Blocks.MIGRATION,
-    stage=Stage.CONNECT,
+    stage=Stage.SET_OUT,
     reference="ssh_config(5) HostName; libvirt: connection URIs",
     offline=True,
     covers=("12.6/reachable", "failure 36"),
@@ -95,7 +95,7 @@ _CONDITION = "whom the target's sshd lets in is not known, which is a condition"
 @check(
     severity=Severity.HIGH,
     blocks=Blocks.MIGRATION,
-    stage=Stage.CONNECT,
+    stage=Stage.LOG_IN,
     reference="ssh(1): VERIFYING HOST KEYS",
     offline=True,
     covers=("failure 39",),
@@ -130,7 +130,7 @@ def host_key_known(
 @check(
     severity=Severity.HIGH,
     blocks=Blocks.MIGRATION,
-    stage=Stage.CONNECT,
+    stage=Stage.LOG_IN,
     reference="sshd_config(5) PermitRootLogin, AuthorizedKeysFile",
     offline=True,
     covers=("failure 39",),
@@ -167,7 +167,7 @@ def key_accepted(
 
 @check(
     severity=Severity.MEDIUM,
-    stage=Stage.CONNECT,
+    stage=Stage.LOG_IN,
     reference="ssh_config(5) BatchMode, StrictHostKeyChecking",
     offline=True,
     covers=("failure 39",),
@@ -205,7 +205,7 @@ def unattended(
 @check(
     severity=Severity.HIGH,
     blocks=Blocks.MIGRATION,
-    stage=Stage.CONNECT,
+    stage=Stage.LOG_IN,
     reference="libvirt: connection URIs; bash(1): invoked by remote shell daemon",
     remedy="On the target: let start-up files (~/.bashrc) print only where a terminal is: case $- in *i*) … esac",
     offline=True,

@@ -87,6 +87,7 @@ _PROBES: Mapping[str, Callable[[Host], Answer]] = {
     "storage.pools_active": storage.pools_active,
     "storage.secrets": storage.secrets,
     "storage.selinux": storage.selinux,
+    "services.daemon_conf": lambda _host: Answer("file libvirtd\nend\n"),
     "ssh.shell": lambda _host: Answer("reached\n# end\n"),
     "storage.users": storage.users,
     "tpm.swtpm": devices.swtpm,
