@@ -155,9 +155,11 @@ def concerns(found: Judgements, cluster: str) -> tuple[str, ...]:
     )
 
 
-def unread_route(host: str, why: str) -> Route:
-    """A route that cannot be judged because `host` could not be read."""
-    return Route("unknown", (Reason(check=UNREACHED, status="unknown", message=f"{host} could not be read: {why}"),))
+def unread_route(host: str, why: str, shut: Sequence[Outcome] = ()) -> Route:
+    """A route for which `host` could not be read; `shut`: what the source alone knows to be in the way."""
+    unread = Reason(check=UNREACHED, status="unknown", message=f"{host} could not be read: {why}")
+    known = _route(shut)
+    return Route("no" if shut else "unknown", (*known.reasons, unread))
 
 
 def _concerning(outcomes: Iterable[Outcome], *, active: bool) -> Iterator[Outcome]:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from audit.check import ANOTHER_ADDRESS, TUNNELLED, Blocks, NotApplicable, Policy, Unavailable
+from audit.check import ANOTHER_ADDRESS, STARTED_HERE, TUNNELLED, Blocks, NotApplicable, Policy, Unavailable
 from audit.facts.firewall import Firewall, Listening, Socket
 from audit.facts.iptables import from_iptables
 from audit.facts.names import OwnAddresses, OwnNames, PeerAddresses, Route
@@ -173,7 +173,8 @@ def test_libvirt_is_reached_by_another_address():
     assert list(firewall.control_port_open_to_source.function(STORAGE_ONLY, *arguments)) == []
     [finding] = firewall.control_port_open_by_name.function(STORAGE_ONLY, *arguments)
     assert finding.remedy == "virsh migrate … qemu+ssh://198.51.100.12/system"
-    assert firewall.control_port_open_by_name.blocks is Blocks.NOTHING
+    assert firewall.control_port_open_by_name.blocks is Blocks.MIGRATION
+    assert finding.lifted_by == (STARTED_HERE, ANOTHER_ADDRESS)
     everywhere = rules("-p tcp -s 192.0.2.0/24 -j ACCEPT")
     assert list(firewall.control_port_open_by_name.function(everywhere, *arguments)) == []
     for nothing, wall in ((OPEN, arguments), (STORAGE_ONLY, (*arguments[:5], NO_NAME, *arguments[6:]))):
