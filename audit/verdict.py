@@ -278,7 +278,7 @@ def _of_guest(guest: GuestRoutes, targets: dict[str, Route]) -> _Opinion:
         if guest.departure.verdict == "no":
             return _Opinion("NO-GO", f"{who} cannot leave: {guest.departure.reasons[0]['message']}")
         if _nowhere(guest, targets):
-            return _Opinion("NO-GO", f"{who} has no target: {_each_first(targets)}{_copied_instead(guest, targets)}")
+            return _Opinion("NO-GO", f"{who} has no target: {_each_first(targets)}{_instead(guest, targets)}")
         why = _each_first({h: r for h, r in targets.items() if r.verdict == "unknown"}) or "no other host was audited"
         return _Opinion("CANNOT SAY", f"{who} has no proved target: {why}")
     if all(targets[host].verdict == "conditions" for host in reachable):
@@ -289,11 +289,24 @@ def _of_guest(guest: GuestRoutes, targets: dict[str, Route]) -> _Opinion:
     return _Opinion("GO", "")
 
 
-def _copied_instead(guest: GuestRoutes, targets: dict[str, Route]) -> str:
-    """Where it could go with its disks copied along: no target that counts, but one to know of."""
-    proved = ("yes", "conditions")
-    there = [h for h in targets for w in guest.ways.get(h, ()) if w.kind == "copy-storage" and w.verdict in proved]
-    return f" (with its disks copied along, --copy-storage-all, it could go to {some_of(there)})" if there else ""
+_OTHERWISE: dict[WayKind, str] = {
+    COPY_STORAGE: "with its disks copied along, --copy-storage-all, it",
+    ANOTHER_ADDRESS: "by another address, see there, it",
+    STARTED_HERE: "started here and not on its host, it",
+    TUNNELLED: "through libvirt's own connection, --p2p --tunnelled, it",
+}
+
+
+def _instead(guest: GuestRoutes, targets: dict[str, Route]) -> str:
+    """Where it could go in another way: no target that counts, but one to know of."""
+    told = ""
+    for kind, how in _OTHERWISE.items():
+        there = [h for h in targets for w in guest.ways.get(h, ()) if w.kind == kind and w.verdict in _PROVED]
+        told += f" ({how} could go to {some_of(there)})" if there else ""
+    return told
+
+
+_PROVED = ("yes", "conditions")
 
 
 def _each_first(targets: dict[str, Route]) -> str:

@@ -12,7 +12,7 @@ from audit.check import STARTED_HERE, NotApplicable, Policy, Unavailable
 from audit.facts.firewall import NFT, Firewall
 from audit.facts.names import OwnAddresses
 from audit.facts.netfilter import Family, Packet
-from audit.facts.qemu_conf import QemuConf
+from audit.facts.qemu_conf import ConfInForce, QemuConf
 from audit.facts.reach import PORTS, Peer, Reach, Try
 from audit.facts.services import Daemons, Sshd, control_ports
 
@@ -70,6 +70,13 @@ def needs_ports(policy: Policy) -> None:
     """Raise `NotApplicable` where guests do not come to ports of QEMU's."""
     if policy.tunnelled:
         raise NotApplicable("guests come through libvirt's own connection (policy.tunnelled)")
+
+
+def in_force(conf: QemuConf, age: ConfInForce) -> QemuConf:
+    """What qemu.conf says of the way that guests come. `Unavailable` if it may not hold yet."""
+    if conf.own_way:
+        age.settled()
+    return conf
 
 
 def opening(firewall: Firewall, ports: range) -> str:

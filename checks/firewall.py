@@ -24,7 +24,7 @@ from audit.check import (
 from audit.facts.firewall import NFT, Firewall, Listening
 from audit.facts.names import OwnAddresses, OwnNames, PeerAddresses
 from audit.facts.netfilter import Packet
-from audit.facts.qemu_conf import QemuConf
+from audit.facts.qemu_conf import ConfInForce, QemuConf
 from audit.facts.reach import Peer, Reach
 from audit.facts.services import Daemons, Sshd
 from checks._paths import (
@@ -49,6 +49,7 @@ from checks._ways import (
     control_tried,
     data_tried,
     from_here,
+    in_force,
     migrate_uri,
     needs_ports,
     opening,
@@ -220,6 +221,7 @@ def migration_ports_open(
     firewall: Target[Firewall],
     own: Target[OwnAddresses],
     conf: Target[QemuConf],
+    age: Target[ConfInForce],
     listening: Target[Listening],
     peer: Target[Peer],
     policy: Policy,
@@ -231,6 +233,7 @@ def migration_ports_open(
     otherwise. (Tunnelled migration, `--p2p --tunnelled`, needs none, at the price of speed.)
     """
     needs_ports(policy)
+    in_force(conf, age)
     first = first_port(firewall, conf, listening, anybody(own))
     if peer.tries or not _same_for_all(firewall, own, [first]):
         raise NotApplicable(_FOR_EACH_PAIR)
@@ -259,6 +262,7 @@ def migration_ports_open_to_source(
     firewall: Target[Firewall],
     own: Target[OwnAddresses],
     conf: Target[QemuConf],
+    age: Target[ConfInForce],
     names: Target[OwnNames],
     source: Source[OwnAddresses],
     peers: Source[PeerAddresses],
@@ -272,6 +276,7 @@ def migration_ports_open_to_source(
     Where the rules depend on who connects and by which interface, the answer holds for one source only.
     """
     needs_ports(policy)
+    in_force(conf, age)
     if settled(lambda: data_tried(reach, peer, firewall, conf, own, source)):
         raise NotApplicable(TRIED)
     first = first_port(firewall, conf, listening, anybody(own))
@@ -298,6 +303,7 @@ def migration_ports_open_by_name(
     firewall: Target[Firewall],
     own: Target[OwnAddresses],
     conf: Target[QemuConf],
+    age: Target[ConfInForce],
     names: Target[OwnNames],
     source: Source[OwnAddresses],
     peers: Source[PeerAddresses],
@@ -313,6 +319,7 @@ def migration_ports_open_by_name(
     open.
     """
     needs_ports(policy)
+    in_force(conf, age)
     if settled(lambda: data_tried(reach, peer, firewall, conf, own, source)):
         raise NotApplicable(TRIED)
     first = first_port(firewall, conf, listening, anybody(own))
@@ -380,12 +387,15 @@ def migration_range_width(conf: Target[QemuConf]) -> Iterator[Finding]:
     remedy="ss -ltnp  # on the target; or raise migration_port_max in its qemu.conf, and restart libvirt's daemon",
     covers=("12.6/ports-migration", "failure 38"),
 )
-def migration_port_free(conf: Target[QemuConf], listening: Target[Listening], policy: Policy) -> Iterator[Finding]:
+def migration_port_free(
+    conf: Target[QemuConf], age: Target[ConfInForce], listening: Target[Listening], policy: Policy
+) -> Iterator[Finding]:
     """A port of QEMU's migration range is free on the target.
 
     libvirt takes the lowest on which nothing listens, and refuses the guest where there is none.
     """
     needs_ports(policy)
+    in_force(conf, age)
     if not set(conf.migration_ports) - listening.ports:
         yield Finding(
             expected=f"a free TCP port of {shown(conf.migration_ports)}",

@@ -19,11 +19,11 @@ from audit.check import (
     check,
 )
 from audit.facts.names import OwnAddresses, OwnNames, PeerAddresses, is_address, same_address
-from audit.facts.qemu_conf import QEMU_CONF, QemuConf
+from audit.facts.qemu_conf import QEMU_CONF, ConfInForce, QemuConf
 from audit.facts.reach import Peer
 from checks._names import astray, name_that_leads
 from checks._sockets import addresses_in
-from checks._ways import everywhere, migrate_uri, needs_ports, speaks_from_source, uri
+from checks._ways import everywhere, in_force, migrate_uri, needs_ports, speaks_from_source, uri
 
 
 @check(
@@ -68,6 +68,7 @@ def target_known(
 def target_resolvable(
     names: Target[OwnNames],
     conf: Target[QemuConf],
+    age: Target[ConfInForce],
     own: Target[OwnAddresses],
     peers: Source[PeerAddresses],
     policy: Policy,
@@ -80,6 +81,7 @@ def target_resolvable(
     Where guests are always sent to an address, say so: `migration_network` in the inventory's policy.
     """
     needs_ports(policy)
+    in_force(conf, age)
     if policy.migration_network:
         raise NotApplicable("guests are sent to an address (policy.migration_network)")
     name = conf.migration_host or names.name_for_migration
@@ -114,6 +116,7 @@ def target_resolvable(
 def migration_address_reached(
     names: Target[OwnNames],
     conf: Target[QemuConf],
+    age: Target[ConfInForce],
     own: Target[OwnAddresses],
     peers: Source[PeerAddresses],
     policy: Policy,
@@ -124,6 +127,7 @@ def migration_address_reached(
     rule); a source that is given another one is refused.
     """
     needs_ports(policy)
+    in_force(conf, age)
     address = conf.migration_address
     if address is None or everywhere(conf):
         raise NotApplicable("the target listens on all its addresses")
@@ -152,12 +156,15 @@ def migration_address_reached(
     remedy="Correct migration_address in the target's /etc/libvirt/qemu.conf, and restart libvirt's daemon",
     covers=("failure 37",),
 )
-def listens_where_it_can(conf: Target[QemuConf], own: Target[OwnAddresses], policy: Policy) -> Iterator[Finding]:
+def listens_where_it_can(
+    conf: Target[QemuConf], age: Target[ConfInForce], own: Target[OwnAddresses], policy: Policy
+) -> Iterator[Finding]:
     """The target has the address on which its qemu.conf lets it listen for guests, and one in the policy's network.
 
     QEMU there binds to `migration_address`, and an address that the host does not have cannot be bound.
     """
     needs_ports(policy)
+    in_force(conf, age)
     address = conf.migration_address
     if policy.migration_network and not addresses_in(policy.migration_network, own):
         yield Finding(

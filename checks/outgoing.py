@@ -24,7 +24,7 @@ from audit.check import (
 from audit.facts.firewall import NFT, Firewall, Listening
 from audit.facts.names import OwnAddresses, OwnNames, PeerAddresses
 from audit.facts.netfilter import Packet
-from audit.facts.qemu_conf import QemuConf
+from audit.facts.qemu_conf import ConfInForce, QemuConf
 from audit.facts.reach import Peer, Reach
 from audit.facts.services import Daemons, Sshd
 from checks._paths import Ways, answers_to, control_ways, data_ways, first_port, rules_of, states_of
@@ -35,6 +35,7 @@ from checks._ways import (
     control_tried,
     data_tried,
     from_here,
+    in_force,
     migrate_uri,
     needs_ports,
     settled,
@@ -142,6 +143,7 @@ def migration_ports(
     names: Target[OwnNames],
     own: Target[OwnAddresses],
     conf: Target[QemuConf],
+    age: Target[ConfInForce],
     listening: Target[Listening],
     reach: Source[Reach],
     there: Target[Firewall],
@@ -154,6 +156,7 @@ def migration_ports(
     connections seldom has.
     """
     needs_ports(policy)
+    in_force(conf, age)
     if settled(lambda: data_tried(reach, peer, there, conf, own, source)):
         raise NotApplicable(TRIED)
     ways = data_ways(conf, names, peers, source, own, policy)

@@ -126,7 +126,7 @@ def _sasl(conf: DaemonConf, daemons: Daemons, policy: Policy) -> bool:
     """The target asks for it. `NotApplicable` if the migration logs in by SSH."""
     if policy.transport == "ssh":
         raise NotApplicable("the migration uses qemu+ssh")
-    return conf.authentication(policy.transport, modular=daemons.offers_modular) == "sasl"
+    return conf.authentication(policy.transport, modular=daemons.modular) == "sasl"
 
 
 @check(

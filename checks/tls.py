@@ -115,7 +115,7 @@ def client_certificates(
     speaks_from_source(policy)
     yield from _faults(source.files, {"ca"})
     own = [file for file in source.files if file.role in {"client", "clientkey"}]
-    if any(file.present for file in own) or conf.asks_for_certificate(modular=daemons.offers_modular):
+    if any(file.present for file in own) or conf.asks_for_certificate(modular=daemons.modular):
         yield from _faults(source.files, {"client", "clientkey"})
 
 
@@ -143,7 +143,7 @@ def same_authority(
         raise NotApplicable(_NOT_TLS)
     speaks_from_source(policy)
     yield from _foreign(target.of("server"), source.of("ca"), "the target's", "the source")
-    if conf.asks_for_certificate(modular=daemons.offers_modular):
+    if conf.asks_for_certificate(modular=daemons.modular):
         yield from _foreign(source.of("client"), target.of("ca"), "the source's", "the target")
 
 

@@ -87,6 +87,7 @@ _PROBES: Mapping[str, Callable[[Host], Answer]] = {
     "storage.pools_active": storage.pools_active,
     "storage.secrets": storage.secrets,
     "storage.selinux": storage.selinux,
+    "services.conf_age": lambda _host: Answer("conf 2000.0 1000.0\ndaemon 500.0 1000 100\nend\n"),
     "services.daemon_conf": lambda _host: Answer("file libvirtd\nend\n"),
     "ssh.shell": lambda _host: Answer("reached\n# end\n"),
     "storage.users": storage.users,

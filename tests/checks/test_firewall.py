@@ -315,3 +315,49 @@ def test_rules_that_only_nft_could_show_leave_open_ports_unknown():
     assert data(hidden) == data(closed)
     with pytest.raises(Unavailable, match=why):
         control(hidden)
+
+
+def test_the_first_port_that_is_free_is_the_one_that_counts():
+    taken = Listening(frozenset({Socket("*", 49152)}))
+    second = rules("-p tcp --dport 49153 -j DROP", policy="ACCEPT")
+    assert data(second) == []
+    assert data(second, listening=taken)[0].expected == "TCP port 49153 is open"
+    assert data(rules("-p tcp --dport 49152 -j DROP", policy="ACCEPT"), listening=taken) == []
+
+
+def test_a_port_is_free():
+    conf = QemuConf(migration_port_min=49152, migration_port_max=49153)
+    taken = Listening(frozenset({Socket("*", 49152), Socket("127.0.0.1", 49153)}))
+    run = firewall.migration_port_free.function
+    assert list(run(conf, IDLE, Policy())) == []
+    assert len(list(run(conf, taken, Policy()))) == 1
+    with pytest.raises(NotApplicable):
+        list(run(conf, taken, Policy(tunnelled=True)))
+
+
+def test_the_network_that_the_policy_names():
+    closed_by_name = rules("-d 198.51.100.12 -p tcp -j ACCEPT")
+    assert len(by_name(closed_by_name, way())) == 1
+    policy = Policy(migration_network="198.51.100.0/24")
+    assert by_name(closed_by_name, way(), policy=policy) == []
+    assert data_pair(closed_by_name, BOTH, way(), own=TWO, policy=policy) == []
+    other = Policy(migration_network="192.0.2.0/24")
+    assert len(data_pair(closed_by_name, BOTH, way(), own=TWO, policy=other)) == 1
+    with pytest.raises(NotApplicable, match="no address"):
+        data_pair(closed_by_name, BOTH, way(), own=TWO, policy=Policy(migration_network="10.0.0.0/8"))
+
+
+def test_what_the_policy_makes_needless():
+    for run in (data, data_pair):
+        with pytest.raises(NotApplicable, match="own connection"):
+            run(rules(), policy=Policy(tunnelled=True))
+    arguments = (TWO, DAEMONS, SSHD, NAMES, BOTH, way(), UNTRIED, PEER, Policy(started_on="here"))
+    with pytest.raises(NotApplicable, match="started here"):
+        list(firewall.control_port_open_to_source.function(STORAGE_ONLY, *arguments))
+
+
+def test_a_closed_name_is_closed_though_other_ways_are_not_known():
+    doubtful = rules("-d 198.51.100.12 -m owner --uid-owner 0 -j ACCEPT")
+    [finding] = by_name(doubtful, way())
+    assert (finding.lifted_by, finding.about) == ((TUNNELLED,), "")
+    assert "not known" in finding.because
