@@ -1,16 +1,22 @@
 """What libvirt, QEMU and ssh say is known again, whatever stands around it; and is told without harm."""
 
+import ast
+import inspect
 import re
 import shlex
+import textwrap
 import time
 from collections import Counter
+from collections.abc import Callable, Iterator
 
 import pytest
 
+from audit.check import Check
 from audit.judge import discover
 from audit.messages import LIMIT, MOST, Depth, Message, compiled, explain, foreseen, messages, plain
 
-CHECKS = {check.id for check in discover()}
+FOUND = discover()
+CHECKS = {check.id for check in FOUND}
 ALL = pytest.mark.parametrize("message", messages(), ids=lambda message: message.id)
 REAL = (  # refusals of real migrations (libvirt 9.0 and 11.3), and the check that foresees each best
     ("Cannot access storage file '/srv/shared/f1.raw': No such file or directory", "storage.disks_reachable"),
@@ -52,6 +58,11 @@ REAL = (  # refusals of real migrations (libvirt 9.0 and 11.3), and the check th
         "0000:00:01.0:00.0/vhost-user-fs",
         "devices.no_virtiofs",
     ),
+    (
+        "cannot migrate domain: State blocked by non-migratable device '0000:00:01.0:00.0/vhost-user-fs'",
+        "devices.no_virtiofs",
+    ),
+    ("unsupported configuration: spice graphics are not supported with this QEMU", "offered.graphics_offered"),
     ("cannot migrate domain: non-migratable device: 0000:00:10.0/nvme", "blockers.unsaved_devices"),
     (
         "Requested operation is not valid: cannot migrate domain: Migration is disabled when using feature "
@@ -143,6 +154,20 @@ def test_patterns_are_bounded(message: Message):
 
 def test_ids_are_distinct():
     assert [id_ for id_, times in Counter(message.id for message in messages()).items() if times > 1] == []
+
+
+def quoted(function: Callable[..., object]) -> Iterator[str]:
+    """The sentences that a check says, with NAME for what it fills in."""
+    for node in ast.walk(ast.parse(textwrap.dedent(inspect.getsource(function)))):
+        parts = node.values if isinstance(node, ast.JoinedStr) else [node]
+        yield "".join(str(part.value) if isinstance(part, ast.Constant) else "NAME" for part in parts)
+
+
+@pytest.mark.parametrize("check", FOUND, ids=lambda check: check.id)
+def test_a_check_that_quotes_a_message_is_among_those_that_foresee_it(check: Check):
+    for sentence in quoted(check.function):
+        if " " in sentence and (found := explain(sentence)):
+            assert check.id in found[0].checks, (sentence, found[0].message.id)
 
 
 @pytest.mark.parametrize(("text", "check"), REAL)
