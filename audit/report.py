@@ -44,7 +44,8 @@ def render_pdf(results: Results, *, rendered: str) -> bytes:
 def write_report(results: Results, folder: Path, *, rendered: str, pdf: bool = True) -> list[Path]:
     """Write all files into `folder`, each complete or not at all; their paths, in the order people want them.
 
-    Without `pdf` no report.pdf, which takes most of the time. For the guests' differences, which may be hundreds, stands the path of their folder.
+    Without `pdf` there is no report.pdf, which takes most of the time. For the guests' differences, which may be
+    hundreds, stands the path of their folder.
     """
     pages = {"report.html": render_html(results, rendered=rendered).encode()}
     if pdf:
