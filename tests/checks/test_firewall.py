@@ -7,7 +7,7 @@ from audit.facts.firewall import Firewall, Listening, Socket
 from audit.facts.iptables import from_iptables
 from audit.facts.names import OwnAddresses, OwnNames, PeerAddresses, Route
 from audit.facts.network import Address
-from audit.facts.qemu_conf import QemuConf
+from audit.facts.qemu_conf import ConfInForce, QemuConf
 from audit.facts.reach import Peer, Reach, Try
 from audit.facts.services import Daemons, Sshd
 from checks import firewall
@@ -21,6 +21,7 @@ SSHD = Sshd(frozenset({22}))
 PEER = Peer("kvm02", False)
 PROBED = Peer("kvm02", True)
 UNTRIED = Reach(())
+FRESH = ConfInForce(False)
 IDLE = Listening(frozenset({Socket("*", 22)}))
 NO_NAME = PeerAddresses((("kvm02", ()),))
 
@@ -45,19 +46,19 @@ SUBNET = rules(
 
 def data(wall, own=TARGET, conf=None, peer=PEER, listening=IDLE, policy=None):
     run = firewall.migration_ports_open.function
-    return list(run(wall, own, conf or QemuConf(), listening, peer, policy or Policy()))
+    return list(run(wall, own, conf or QemuConf(), FRESH, listening, peer, policy or Policy()))
 
 
 def data_pair(wall, source=SOURCE, peers=None, conf=None, own=TARGET, reach=UNTRIED, peer=PEER, policy=None):
     run = firewall.migration_ports_open_to_source.function
     return list(
-        run(wall, own, conf or QemuConf(), NAMES, source, peers or way(), reach, IDLE, peer, policy or Policy())
+        run(wall, own, conf or QemuConf(), FRESH, NAMES, source, peers or way(), reach, IDLE, peer, policy or Policy())
     )
 
 
 def by_name(wall, peers, conf=None, reach=UNTRIED, own=TWO, source=BOTH, policy=None):
     run = firewall.migration_ports_open_by_name.function
-    return list(run(wall, own, conf or QemuConf(), NAMES, source, peers, reach, IDLE, PEER, policy or Policy()))
+    return list(run(wall, own, conf or QemuConf(), FRESH, NAMES, source, peers, reach, IDLE, PEER, policy or Policy()))
 
 
 def control(wall, policy=None, sshd=SSHD, peer=PEER):
@@ -329,10 +330,17 @@ def test_a_port_is_free():
     conf = QemuConf(migration_port_min=49152, migration_port_max=49153)
     taken = Listening(frozenset({Socket("*", 49152), Socket("127.0.0.1", 49153)}))
     run = firewall.migration_port_free.function
-    assert list(run(conf, IDLE, Policy())) == []
-    assert len(list(run(conf, taken, Policy()))) == 1
+    assert list(run(conf, FRESH, IDLE, Policy())) == []
+    assert len(list(run(conf, FRESH, taken, Policy()))) == 1
     with pytest.raises(NotApplicable):
-        list(run(conf, taken, Policy(tunnelled=True)))
+        list(run(conf, FRESH, taken, Policy(tunnelled=True)))
+
+
+def test_a_range_that_may_not_hold_yet_is_not_known():
+    run, stale = firewall.migration_port_free.function, ConfInForce(True)
+    with pytest.raises(Unavailable, match="was changed after"):
+        list(run(QemuConf(migration_port_min=50000), stale, IDLE, Policy()))
+    assert list(run(QemuConf(vnc_listen="::"), stale, IDLE, Policy())) == []
 
 
 def test_the_network_that_the_policy_names():

@@ -5,11 +5,12 @@ import pytest
 from audit.check import ANOTHER_ADDRESS, TUNNELLED, At, Blocks, NotApplicable, Policy, Unavailable
 from audit.facts.names import OwnAddresses, OwnNames, PeerAddresses, Route
 from audit.facts.network import Address
-from audit.facts.qemu_conf import QemuConf
+from audit.facts.qemu_conf import ConfInForce, QemuConf
 from audit.facts.reach import Peer
 from checks import names
 from tests.asked import found
 
+FRESH = ConfInForce(False)
 TARGET = OwnAddresses((Address("eth0", "192.0.2.12", 24),))
 
 
@@ -19,7 +20,7 @@ def own(name="kvm02"):
 
 def resolvable(*routes, name="kvm02", conf=None, asked="kvm02"):
     peers = PeerAddresses(((asked, tuple(routes)),))
-    return list(names.target_resolvable.function(own(name), conf or QemuConf(), TARGET, peers, Policy()))
+    return list(names.target_resolvable.function(own(name), conf or QemuConf(), FRESH, TARGET, peers, Policy()))
 
 
 def test_found():
@@ -64,7 +65,7 @@ def test_migration_address():
     two = OwnAddresses((*TARGET.addresses, Address("eth1", "10.0.0.12", 24), Address("eth0", "2001:db8::12", 64)))
 
     def run(names_, conf, peers, policy=Policy()):  # noqa: B008  # a frozen value
-        return names.migration_address_reached.function(names_, conf, two, peers, policy)
+        return names.migration_address_reached.function(names_, conf, FRESH, two, peers, policy)
 
     peers = PeerAddresses((("kvm02", (Route("192.0.2.12", "eth0", None),)),))
     assert list(run(own(), QemuConf(migration_address="192.0.2.12"), peers)) == []
@@ -107,7 +108,7 @@ def test_the_name_in_the_uri():
 
 def test_addresses_that_the_target_has():
     def listens(conf=None, policy=None):
-        return found(names.listens_where_it_can, conf or QemuConf(), TARGET, policy or Policy())
+        return found(names.listens_where_it_can, conf or QemuConf(), FRESH, TARGET, policy or Policy())
 
     assert (
         listens()
@@ -131,6 +132,7 @@ def test_guests_that_are_sent_to_an_address_need_no_name():
             names.target_resolvable,
             own(),
             QemuConf(),
+            FRESH,
             TARGET,
             PeerAddresses(()),
             Policy(migration_network="192.0.2.0/24"),
@@ -138,8 +140,8 @@ def test_guests_that_are_sent_to_an_address_need_no_name():
     run = names.migration_address_reached
     two = OwnAddresses((*TARGET.addresses, Address("eth1", "10.0.0.12", 24)))
     conf, none = QemuConf(migration_address="10.0.0.12"), PeerAddresses(())
-    assert found(run, own(), conf, two, none, Policy(migration_network="10.0.0.0/24")) == []
-    assert len(found(run, own(), conf, two, none, Policy(migration_network="192.0.2.0/24"))) == 1
+    assert found(run, own(), conf, FRESH, two, none, Policy(migration_network="10.0.0.0/24")) == []
+    assert len(found(run, own(), conf, FRESH, two, none, Policy(migration_network="192.0.2.0/24"))) == 1
 
 
 def test_unique():

@@ -7,7 +7,7 @@ from audit.facts.firewall import Firewall, Listening, Socket
 from audit.facts.iptables import from_iptables
 from audit.facts.names import OwnAddresses, OwnNames, PeerAddresses, Route
 from audit.facts.network import Address
-from audit.facts.qemu_conf import QemuConf
+from audit.facts.qemu_conf import ConfInForce, QemuConf
 from audit.facts.reach import Peer, Reach, Try
 from audit.facts.services import Daemons, Sshd
 from checks import outgoing
@@ -21,6 +21,7 @@ DAEMONS = Daemons("modular", True, "", None, frozenset())
 SSHD = Sshd(frozenset({22}))
 PEER = Peer("kvm02", False)
 UNTRIED = Reach(())
+FRESH = ConfInForce(False)
 OPEN = Firewall(())
 IDLE = Listening(frozenset({Socket("*", 22)}))
 
@@ -37,7 +38,7 @@ def control(wall, peers=PEERS, policy=None, reach=UNTRIED):
 
 def data(wall, peers=PEERS, policy=None, listening=IDLE, conf=None, reach=UNTRIED):
     conf = conf or QemuConf()
-    arguments = (wall, SOURCE, peers, NAMES, OWN, conf, listening, reach, OPEN, PEER, policy or Policy())
+    arguments = (wall, SOURCE, peers, NAMES, OWN, conf, FRESH, listening, reach, OPEN, PEER, policy or Policy())
     return found(outgoing.migration_ports, *arguments)
 
 
