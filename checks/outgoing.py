@@ -130,6 +130,49 @@ def control_port(
 
 
 @check(
+    severity=Severity.HIGH,
+    blocks=Blocks.MIGRATION,
+    stage=Stage.TRANSFER,
+    reference="nft(8): ct state; iptables-extensions(8): conntrack",
+    covers=("12.6/ports-migration", "failure 37"),
+)
+def answers(
+    firewall: Target[Firewall],
+    source: Source[OwnAddresses],
+    peers: Source[PeerAddresses],
+    names: Target[OwnNames],
+    own: Target[OwnAddresses],
+    conf: Target[QemuConf],
+    age: Target[ConfInForce],
+    listening: Target[Listening],
+    policy: Policy,
+) -> Iterator[Finding]:
+    """The target's own firewall lets out QEMU's answers to the source.
+
+    A policy that drops what the host sends has to accept what belongs to connections that others made
+    (`ct state established`); rules by port alone forget QEMU's ports, and the source waits in vain.
+    """
+    needs_ports(policy)
+    in_force(conf, age)
+    ways = data_ways(conf, names, peers, source, own, policy)
+    packets = [
+        replace(packet, source=packet.destination, destination=packet.source, leaving=True, reply=True)
+        for packet in ways.by_name or ()
+    ]
+    first = first_port(firewall, conf, listening, packets)
+    found = answers_to(firewall, first, packets)
+    if states_of(found) == {"closed"}:
+        yield Finding(
+            expected=f"the target answers from TCP port {shown(first)}",
+            actual=f"closed by: {rules_of(found)}",
+            remedy="On the target: iptables -I OUTPUT -m conntrack --ctstate ESTABLISHED,RELATED -j ACCEPT",
+            lifted_by=(TUNNELLED,),
+        )
+    elif found and "open" not in states_of(found):
+        raise Unavailable(NFT, f"whether the target answers from TCP port {shown(first)}: {rules_of(found)}")
+
+
+@check(
     severity=Severity.CRITICAL,
     blocks=Blocks.MIGRATION,
     stage=Stage.TRANSFER,

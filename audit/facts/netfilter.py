@@ -54,6 +54,8 @@ class Packet:
     interface: str | None = None
     leaving: bool = False
     """It goes out by the interface, and has not come in by it."""
+    reply: bool = False
+    """It answers the first one: `port` is where it comes from, and the connection is established by it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +83,7 @@ def _number(known: int | None, values: tuple[Any, ...]) -> bool | None:
     return None if known is None else any(v.low <= known <= v.high for v in values)
 
 
-def _source_port(values: tuple[Any, ...]) -> bool | None:
+def _unprivileged(values: tuple[Any, ...]) -> bool | None:
     if any(v.low <= 1024 and v.high == 65535 for v in values):
         return True
     return False if all(v.high < 1024 for v in values) else None
@@ -115,8 +117,8 @@ def _any(packet: Packet, values: tuple[Any, ...], layer: str) -> bool | None:
 
 
 _TESTS: Mapping[str, Callable[[Packet, tuple[Any, ...], str], bool | None]] = {
-    "port": lambda p, v, _: _number(p.port, v),
-    "source port": lambda _p, v, _l: _source_port(v),
+    "port": lambda p, v, _: _unprivileged(v) if p.reply else _number(p.port, v),
+    "source port": lambda p, v, _: _number(p.port, v) if p.reply else _unprivileged(v),
     "source": lambda p, v, _: _ip(p.source, p.family, v),
     "destination": lambda p, v, _: _ip(p.destination, p.family, v),
     "interface": lambda p, v, layer: _interface(p.interface, v, layer),
@@ -124,7 +126,7 @@ _TESTS: Mapping[str, Callable[[Packet, tuple[Any, ...], str], bool | None]] = {
     "local": lambda p, _v, _l: not p.leaving,
     "protocol": lambda _p, v, _l: bool({"tcp", "6", "all", "0"} & set(v)),
     "family": lambda p, v, _: f"ipv{p.family}" in v,
-    "state": lambda _p, v, _l: "new" in v,
+    "state": lambda p, v, _: ("established" if p.reply else "new") in v,
     "any": _any,
     "never": lambda _p, _v, _l: False,
     "unknown": lambda _p, _v, _l: None,
@@ -259,7 +261,7 @@ def ports_that_matter(tables: Iterable[Table], ports: range) -> Iterator[range]:
 
 def _port_values(tests: Iterable[Test]) -> Iterator[Interval]:
     for test in tests:
-        if test.kind == "port":
+        if test.kind in {"port", "source port"}:
             yield from test.values
         elif test.kind == "any":
             for inner in test.values:

@@ -98,3 +98,29 @@ def test_not_known_and_not_applicable():
         with pytest.raises(NotApplicable, match="tried"):
             run(rules(), reach=tried)
     assert data(rules(), peers=PeerAddresses((("kvm02", ()),))) == [], "where the name leads is judged apart"
+
+
+def replies(wall, policy=None, peers=PEERS):
+    arguments = (wall, SOURCE, peers, NAMES, OWN, QemuConf(), FRESH, IDLE, policy or Policy())
+    return found(outgoing.answers, *arguments)
+
+
+def test_answers():
+    established = "-m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT"
+    for wall in (
+        OPEN,
+        rules(established),
+        rules("-p tcp --sport 49152:49215 -j ACCEPT"),
+        rules("-d 192.0.2.11 -j ACCEPT"),
+    ):
+        assert replies(wall) == []
+    ssh = rules("-p tcp --sport 22 -j ACCEPT", "-p tcp --dport 22 -j ACCEPT")
+    [finding] = replies(ssh)
+    assert finding.expected == "the target answers from TCP port 49152"
+    assert finding.lifted_by == (TUNNELLED,)
+    assert len(replies(rules("-p tcp --sport 49152:49215 -j DROP", policy="ACCEPT"))) == 1
+    with pytest.raises(Unavailable, match="answers from"):
+        replies(rules("-m owner --uid-owner 0 -j ACCEPT"))
+    with pytest.raises(NotApplicable):
+        replies(ssh, policy=Policy(tunnelled=True))
+    assert replies(ssh, peers=PeerAddresses((("kvm02", ()),))) == []
