@@ -1,6 +1,6 @@
 """Scenarios: how to prepare the hosts and the guest, and the migration to try. What comes of it, only trying tells."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,8 @@ class Scenario:
     """By host (or `desk`): shell commands before the guest is started."""
     after: Mapping[str, str] = field(default_factory=dict)
     """By host (or `desk`): shell commands when it runs, before the audit."""
+    lacks: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """By host: features (those of `weaker.FEATURES`) that its processor is without."""
     options: tuple[str, ...] = ()
     """Options of `virt-preflight audit`."""
     policy: Mapping[str, Any] = field(default_factory=dict)

@@ -12,6 +12,7 @@ from typing import Any, Literal
 import yaml
 
 from audit import messages
+from tests.lab import weaker
 from tests.lab.commands import Done, LabError
 from tests.lab.guests import make_disk
 from tests.lab.hosts import Lab
@@ -98,6 +99,8 @@ def _all(lab: Lab, commands: Mapping[str, str]) -> None:
 
 def _prepare(lab: Lab, scenario: Scenario) -> None:
     guest, source = scenario.guest, lab.hosts[scenario.source]
+    for host, features in scenario.lacks.items():
+        lab.hosts[host].must("python3 -", stdin=weaker.program(features))
     _all(lab, scenario.before)
     if guest.disk_path:
         source.must(make_disk(guest.disk_path))
