@@ -3,8 +3,10 @@
 import base64
 from collections.abc import Mapping
 from dataclasses import dataclass
+from shlex import quote
 from string import Template
 from typing import Any
+from xml.sax.saxutils import escape
 
 # The code of its boot sector: prints "!" once, then for ever the letters from A on, one each tick of the timer.
 #   sti; mov dx,3f8h; mov al,'!'; out dx,al; again: hlt; inc al; and al,1fh; or al,40h; out dx,al; jmp again
@@ -81,17 +83,18 @@ class Guest:
         words = "".join(f"<qemu:arg value='{word}'/>" for word in self.qemu)
         disk = self.disk or (
             f"<disk type='file' device='disk'><driver name='qemu' type='raw' cache='{self.cache}'/>"
-            f"<source file='{self.disk_path}'/><target dev='vda' bus='virtio'/></disk>"
+            f"<source file='{escape(self.disk_path)}'/><target dev='vda' bus='virtio'/></disk>"
         )
-        values = {name: getattr(self, name) for name in self.__slots__}
+        values = {name: getattr(self, name) for name in self.__slots__} | {"name": escape(self.name)}
         qemu = words and f"<qemu:commandline>{words}</qemu:commandline>"
-        return _DOMAIN.substitute(values | {"disk": disk, "serial": self.log, "qemu": qemu})
+        return _DOMAIN.substitute(values | {"disk": disk, "serial": escape(self.log), "qemu": qemu})
 
 
 def make_disk(path: str) -> str:
     """The shell command that makes such a guest's disk there."""
+    path = quote(path)
     return (
-        f"mkdir -p $(dirname {path}) && truncate -s {DISK_MIB}M {path} && "
+        f"mkdir -p \"$(dirname {path})\" && truncate -s {DISK_MIB}M {path} && "
         f"echo {base64.b64encode(CODE).decode()} | base64 -d | dd of={path} conv=notrunc status=none && "
         f"printf '\\125\\252' | dd of={path} bs=1 seek=510 conv=notrunc status=none"
     )

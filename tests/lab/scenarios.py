@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import yaml
@@ -52,7 +53,7 @@ class Scenario:
     def command(self) -> str:
         """The migration as it is typed."""
         uri = f"{_SCHEMES[self.policy.get('transport', 'ssh')]}://{self.target}/system"
-        names = {"guest": self.guest.name, "source": self.source, "target": self.target, "uri": uri}
+        names = {"guest": quote(self.guest.name), "source": self.source, "target": self.target, "uri": uri}
         command = self.migrate
         for name, value in names.items():
             command = command.replace(f"{{{name}}}", value)

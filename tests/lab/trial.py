@@ -7,6 +7,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 from typing import Any, Literal
 
 import yaml
@@ -107,7 +108,7 @@ def _prepare(lab: Lab, scenario: Scenario) -> None:
     source.must("cat >/run/guest.xml", stdin=guest.xml())
     source.must(f"virsh -q {'create' if guest.transient else 'define'} /run/guest.xml")
     if guest.start and not guest.transient:
-        source.must(f"virsh -q start {guest.name}")
+        source.must(f"virsh -q start --domain {quote(guest.name)}")
     if guest.start:
         time.sleep(1)
     _all(lab, scenario.after)
@@ -156,18 +157,18 @@ def _harm(lab: Lab, scenario: Scenario, cpu: Any) -> str:
     """What is wrong with a guest that libvirt says has moved; empty: nothing."""
     target, guest = lab.hosts[scenario.target], scenario.guest
     if scenario.way == "offline":
-        return "" if not target(f"virsh -q dominfo {guest.name}").status else "it is not defined on the target"
-    state = target(f"virsh -q domstate {guest.name}").out.strip()
+        return "" if not target(f"virsh -q dominfo --domain {quote(guest.name)}").status else "it is not defined on the target"
+    state = target(f"virsh -q domstate --domain {quote(guest.name)}").out.strip()
     if state == "paused":
         return ""
     if state != "running":
         return f"its state on the target is {state or 'unknown'}"
-    if lab.hosts[scenario.source](f"virsh -q domstate {guest.name}").out.strip() == "running":
+    if lab.hosts[scenario.source](f"virsh -q domstate --domain {quote(guest.name)}").out.strip() == "running":
         return "it runs on both hosts"
     if cpu and _cpu(lab, scenario, scenario.target) != cpu:
         return "the CPU features that the guest was started with are not those it now has"
     time.sleep(0.5)
-    printed = target(f"cat {guest.log}").out
+    printed = target(f"cat {quote(guest.log)}").out
     if "!" in printed:
         return "it started anew"
     return "" if printed else "it does not run on"
@@ -175,7 +176,7 @@ def _harm(lab: Lab, scenario: Scenario, cpu: Any) -> str:
 
 def _cpu(lab: Lab, scenario: Scenario, host: str) -> Any:
     """The guest's CPUID feature words as QEMU keeps them; None where it does not run."""
-    monitor = f"virsh -q qemu-monitor-command {scenario.guest.name} --cmd"
+    monitor = f"virsh -q qemu-monitor-command --domain {quote(scenario.guest.name)} --cmd"
 
     def ask(**request: object) -> Any:
         done = lab.hosts[host](f"{monitor} '{json.dumps(request)}'")
@@ -183,4 +184,6 @@ def _cpu(lab: Lab, scenario: Scenario, host: str) -> Any:
 
     cpus = ask(execute="query-cpus-fast")
     asked = {"path": cpus[0]["qom-path"], "property": "feature-words"} if cpus else {}
-    return ask(execute="qom-get", arguments=asked) if cpus else None
+    words = ask(execute="qom-get", arguments=asked) if cpus else None
+    # A newer QEMU lists words that an older one does not know, and that are empty for such guests.
+    return words and frozenset(tuple(sorted(word.items())) for word in words if word["features"])
