@@ -94,7 +94,7 @@ def make_disk(path: str) -> str:
     """The shell command that makes such a guest's disk there."""
     path = quote(path)
     return (
-        f"mkdir -p \"$(dirname {path})\" && truncate -s {DISK_MIB}M {path} && "
+        f'mkdir -p "$(dirname {path})" && truncate -s {DISK_MIB}M {path} && '
         f"echo {base64.b64encode(CODE).decode()} | base64 -d | dd of={path} conv=notrunc status=none && "
         f"printf '\\125\\252' | dd of={path} bs=1 seek=510 conv=notrunc status=none"
     )

@@ -145,19 +145,27 @@ def read(results: dict[str, Any], scenario: Scenario) -> Predicted:
 
 def _migrate(lab: Lab, scenario: Scenario) -> Happened:
     before = _cpu(lab, scenario, scenario.source)
+    counts = bool(lab.hosts[scenario.source](f"cat {quote(scenario.guest.log)}").out)
     begin = time.monotonic()
     done = _at(lab, scenario.at or scenario.source, scenario.command)
     seconds = time.monotonic() - begin
-    harm = "" if done.status else _harm(lab, scenario, before)
+    harm = "" if done.status else _harm(lab, scenario, before, counts)
     real: Real = "refused" if done.status else "harmed" if harm else "moved"
     return Happened(real, done.status, harm or done.words if real != "moved" else "", seconds)
 
 
-def _harm(lab: Lab, scenario: Scenario, cpu: Any) -> str:
-    """What is wrong with a guest that libvirt says has moved; empty: nothing."""
+def _harm(lab: Lab, scenario: Scenario, cpu: Any, counts: bool) -> str:
+    """What is wrong with a guest that libvirt says has moved; empty: nothing.
+
+    `counts`: it was seen to print on the source. With a disk of the scenario's own it has nothing to boot.
+    """
     target, guest = lab.hosts[scenario.target], scenario.guest
     if scenario.way == "offline":
-        return "" if not target(f"virsh -q dominfo --domain {quote(guest.name)}").status else "it is not defined on the target"
+        return (
+            ""
+            if not target(f"virsh -q dominfo --domain {quote(guest.name)}").status
+            else "it is not defined on the target"
+        )
     state = target(f"virsh -q domstate --domain {quote(guest.name)}").out.strip()
     if state == "paused":
         return ""
@@ -171,7 +179,7 @@ def _harm(lab: Lab, scenario: Scenario, cpu: Any) -> str:
     printed = target(f"cat {quote(guest.log)}").out
     if "!" in printed:
         return "it started anew"
-    return "" if printed else "it does not run on"
+    return "" if printed or not counts else "it does not run on"
 
 
 def _cpu(lab: Lab, scenario: Scenario, host: str) -> Any:

@@ -14,8 +14,13 @@ _LEAVES = {  # leaf, whether it has subleaves, which, register
     "80000001.ecx": (0x80000001, 0, 0, _ECX),
 }
 FEATURES = {
-    **{name: ("1.ecx", bit) for name, bit in {"pni": 0, "ssse3": 9, "fma": 12, "sse4.2": 20, "aes": 25, "avx": 28}.items()},
-    **{name: ("7.ebx", bit) for name, bit in {"bmi1": 3, "avx2": 5, "smep": 7, "bmi2": 8, "erms": 9, "adx": 19}.items()},
+    **{
+        name: ("1.ecx", bit)
+        for name, bit in {"pni": 0, "ssse3": 9, "fma": 12, "sse4.2": 20, "aes": 25, "avx": 28}.items()
+    },
+    **{
+        name: ("7.ebx", bit) for name, bit in {"bmi1": 3, "avx2": 5, "smep": 7, "bmi2": 8, "erms": 9, "adx": 19}.items()
+    },
     **{name: ("7.ecx", bit) for name, bit in {"umip": 2, "pku": 3, "vaes": 9, "la57": 16, "rdpid": 22}.items()},
     **{name: ("80000001.ecx", bit) for name, bit in {"lahf_lm": 0, "svm": 2, "abm": 5, "sse4a": 6}.items()},
 }
