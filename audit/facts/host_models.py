@@ -112,9 +112,11 @@ _REFUSALS: tuple[tuple[re.Pattern[str], Literal["virttype", "arch", "machine", "
     (re.compile(r"Cannot check QEMU binary .*: No such file or directory", re.DOTALL), "emulator"),
 )
 
-# Asking makes libvirt start the emulator. So only what a distribution installs as QEMU is asked about, and the path
-# that a guest on another host names is not taken at its word.
-_EMULATOR = re.compile(r"/usr/(?:bin|libexec)/(?:qemu-[a-z0-9_-]{1,40}|kvm(?:-spice)?)")
+# Asking makes libvirt start the emulator. So only what is installed as QEMU, by a distribution or below /usr/local and
+# /opt, is asked about, and the path that a guest on another host names is not taken at its word.
+_EMULATOR = re.compile(
+    r"(?:/usr(?:/local)?/(?:bin|libexec)|/opt/[A-Za-z0-9._-]{1,64}/(?:bin|libexec))/(?:qemu-[a-z0-9_-]{1,40}|kvm(?:-spice)?)"
+)
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _MOST_MACHINES = 60
 
