@@ -262,7 +262,7 @@ class GuestMemory(GuestFact):
     immediate: bool = False
     """QEMU takes all of it at its start (`<allocation mode='immediate'/>`)."""
     block_kib: int = 0
-    """The largest piece that QEMU asks the kernel for: all of it, or the largest of the guest's NUMA nodes or modules."""
+    """The largest piece that QEMU asks for: all of it, or the largest of the guest's NUMA nodes and memory modules."""
 
     @classmethod
     def parse(cls, guest: GuestSource) -> Self:

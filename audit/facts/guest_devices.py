@@ -7,6 +7,7 @@ from typing import ClassVar, NamedTuple, Self
 from lxml import etree
 
 from audit.evidence import Probe
+from audit.facts.arguments import files_of
 from audit.facts.base import GuestFact, GuestSource, Unavailable
 from audit.facts.guest_source import GUESTS, XML, XML_INACTIVE
 
@@ -414,7 +415,7 @@ class GuestFiles(GuestFact):
 
     @classmethod
     def parse(cls, guest: GuestSource) -> Self:
-        """From `<os>` and `<devices>`; serial lines are told by `GuestDevices`."""
+        """From `<os>`, `<devices>` and `<qemu:commandline>`; serial lines are told by `GuestDevices`."""
         found = (file for file in _files(guest.xml) if file.path not in _EVERYWHERE)
         return cls(tuple(dict.fromkeys(found)))
 
@@ -429,6 +430,7 @@ def _files(root: etree._Element) -> Iterator[HostFile]:
     texts += [("fw_cfg entry", node.get("file")) for node in root.iterfind("sysinfo[@type='fwcfg']/entry")]
     texts += [("input device", _get(node, "source", "evdev") or _get(node, "source", "dev")) for node in _inputs(root)]
     texts += [("lease", _get(node, "target", "path")) for node in _devices(root, "lease")]
+    texts += list(files_of(root))
     yield from (HostFile(what, path.strip(), False) for what, path in texts if path and path.strip())
     for node in _devices(root, "filesystem"):
         socket, folder = _get(node, "source", "socket"), _get(node, "source", "dir")

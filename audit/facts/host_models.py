@@ -13,6 +13,7 @@ from lxml import etree
 
 from audit.cpu import CpuDefinition, CpuError, Hypervisor, from_element
 from audit.evidence import Probe
+from audit.facts.arguments import INSTALLED
 from audit.facts.base import Facts, HostFact, Question, Said, Unavailable
 from audit.facts.guest import GuestMachine
 from audit.text import NotXml, parse_xml, visible
@@ -114,9 +115,6 @@ _REFUSALS: tuple[tuple[re.Pattern[str], Literal["virttype", "arch", "machine", "
 
 # Asking makes libvirt start the emulator. So only what is installed as QEMU, by a distribution or below /usr/local and
 # /opt, is asked about, and the path that a guest on another host names is not taken at its word.
-_EMULATOR = re.compile(
-    r"(?:/usr(?:/local)?/(?:bin|libexec)|/opt/[A-Za-z0-9._-]{1,64}/(?:bin|libexec))/(?:qemu-[a-z0-9_-]{1,40}|kvm(?:-spice)?)"
-)
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _MOST_MACHINES = 60
 
@@ -130,7 +128,7 @@ def _unanswered(facts: Facts, host: str, peers: Sequence[str]) -> list[tuple[str
     for _, guest in facts.each_guest(sorted({host, *peers}), GuestMachine):
         request = models.normal(Request.of(guest))
         harmless = all(_NAME.fullmatch(name) for name in request[:3])
-        if harmless and (not request.emulator or _EMULATOR.fullmatch(request.emulator)):
+        if harmless and (not request.emulator or INSTALLED.fullmatch(request.emulator)):
             requests.add(request)
     return [tuple(request) for request in sorted(requests) if models.find(request) is None]
 

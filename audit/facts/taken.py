@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Self
 
 from audit.evidence import Probe
+from audit.facts.arguments import ports_of
 from audit.facts.base import GuestFact, GuestSource, HostFact, Said
 from audit.facts.guest_source import GUESTS, XML, XML_INACTIVE, running_guests, unread_guests
 
@@ -21,11 +22,11 @@ class GuestNumbers(GuestFact):
     cid_fixed: bool
     """libvirt must take that one (`auto='no'`), and may not choose another."""
     ports: tuple[tuple[str, str, int], ...]
-    """Of character devices that wait for connections: what, address, port."""
+    """Of character devices, and QEMU arguments of the guest's own, that wait for connections: what, address, port."""
 
     @classmethod
     def parse(cls, guest: GuestSource) -> Self:
-        """From `<vsock>` and `<source mode='bind'>` of devices of type tcp."""
+        """From `<vsock>`, `<source mode='bind'>` of devices of type tcp, and `<qemu:commandline>`."""
         cid = guest.xml.find("devices/vsock/cid")
         number = cid.get("address") if cid is not None else None
         found = []
@@ -36,6 +37,7 @@ class GuestNumbers(GuestFact):
                     service = source.get("service") or ""
                     if re.fullmatch(r"[0-9]{1,5}", service):
                         found.append((str(node.tag), source.get("host") or "0.0.0.0", int(service)))  # noqa: S104
+        found += ports_of(guest.xml)
         return cls(
             int(number) if number is not None else None,
             cid is not None and cid.get("auto") != "yes",

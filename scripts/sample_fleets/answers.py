@@ -107,6 +107,7 @@ _QUESTIONS: Mapping[str, Callable[[Host, Fleet, Records], Answer]] = {
     "guest.block_jobs": lambda host, _fleet, records: guests.block_jobs(host, records),
     "guest.dirty_rate": lambda host, _fleet, records: guests.dirty_rate(host, records),
     "hostdev.pci": devices.pci,
+    "guest.known_arguments": lambda _host, _fleet, records: guests.known_arguments(records),
     "hostdev.usb": devices.usb,
     "names.peers": network.peers,
     "reach.mtu": network.tried_mtu,

@@ -1,6 +1,6 @@
 """A processor that lacks features: a host's QEMU that cannot emulate them, as if it were on older hardware.
 
-What QEMU can emulate stands in one table of its program, feature_word_info: a word for each register of each CPUID leaf.
+What QEMU can emulate stands in one table of its program, feature_word_info: a word for each register of CPUID.
 With a bit cleared there, QEMU behaves as on a processor without it, towards libvirt's questions and guests alike.
 """
 
