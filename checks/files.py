@@ -18,11 +18,21 @@ from audit.facts.paths import Paths
     covers=("failure 28",),
 )
 def emulator(machine: GuestMachine, guest: GuestIdentity, there: Target[Paths]) -> Iterator[Finding]:
-    """The emulator that the guest names exists on the target.
+    """The emulator that the guest names exists on the target and can be run there.
 
     Distributions keep QEMU in different places: /usr/libexec/qemu-kvm, /usr/bin/qemu-system-x86_64.
     """
-    if machine.emulator and not there.at(machine.emulator).exists:
+    if not machine.emulator:
+        return
+    state = there.at(machine.emulator)
+    if state.exists and state.kind == "file" and state.components and not state.components[-1].mode & 0o111:
+        yield Finding(
+            expected=f"{machine.emulator} executable on the target",
+            actual=f"mode {state.components[-1].mode & 0o7777:04o}",
+            because=f"QEMU binary {machine.emulator} is not executable",
+            remedy=f"On the target: chmod 0755 {shlex.quote(machine.emulator)}",
+        )
+    if not state.exists:
         yield Finding(
             expected=f"{machine.emulator} on the target",
             actual="not there",

@@ -111,6 +111,7 @@ _REFUSALS: tuple[tuple[re.Pattern[str], Literal["virttype", "arch", "machine", "
     (re.compile(r"unknown architecture: "), "arch"),
     (re.compile(r"the machine '.*' is not supported by emulator ", re.DOTALL), "machine"),
     (re.compile(r"Cannot check QEMU binary .*: No such file or directory", re.DOTALL), "emulator"),
+    (re.compile(r"QEMU binary .* is not executable", re.DOTALL), "emulator"),
 )
 
 # Asking makes libvirt start the emulator. So only what is installed as QEMU, by a distribution or below /usr/local and

@@ -7,6 +7,7 @@ import pytest
 from audit.check import Unavailable
 from audit.facts.guest import GuestIdentity, GuestMachine
 from audit.facts.guest_devices import GuestDevices, GuestFiles, HostFile
+from audit.facts.paths import Component
 from checks import files as checks
 from tests.disks import FILE, GONE, found, paths
 
@@ -20,6 +21,9 @@ def test_emulator():
     [finding] = found(checks.emulator, MACHINE, WEB, paths(**{"/usr/libexec/qemu-kvm": GONE}))
     assert finding.because == "Cannot check QEMU binary /usr/libexec/qemu-kvm: No such file or directory"
     assert checks.emulator.offline
+    for mode, actual in ((0o100755, []), (0o100644, ["mode 0644"])):
+        there = paths(**{"/usr/libexec/qemu-kvm": replace(FILE, kind="file", components=(Component(mode, 0, 0),))})
+        assert [f.actual for f in found(checks.emulator, MACHINE, WEB, there)] == actual
     with pytest.raises(Unavailable):
         found(checks.emulator, MACHINE, WEB, paths())
 
