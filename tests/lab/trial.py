@@ -65,11 +65,11 @@ class Trial:
 
     @property
     def foreseen_by(self) -> tuple[str, ...]:
-        """The checks that, by libvirt's words, should have been named."""
+        """The checks that, by libvirt's words, should have been named; where none foresees them, the message itself."""
         if self.happened.real != "refused":
             return ()
         found = messages.explain(self.happened.words)
-        return found[0].checks if found else ()
+        return (found[0].checks or (found[0].message.id,)) if found else ()
 
     @property
     def reason_agrees(self) -> bool | None:
@@ -143,6 +143,9 @@ def read(results: dict[str, Any], scenario: Scenario) -> Predicted:
     for guest in results["guests"]:
         if (guest["name"], guest["host"]) != (scenario.guest.name, scenario.source):
             continue
+        if not guest["active"] and scenario.way != "offline":
+            # The report says so: such a guest is judged for an offline migration, and no other is offered.
+            return Predicted("no", (("not-running", f"{guest['state']}: judged for an offline migration only"),))
         for target in guest["targets"]:
             if target["host"] != scenario.target:
                 continue
