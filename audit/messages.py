@@ -28,7 +28,7 @@ _HITS = 50
 """Places where one pattern is looked for in a text."""
 _SHOWN = 240
 
-_QUOTES = str.maketrans(dict.fromkeys("\u2018\u2019\u201a\u201b\u201c\u201d\u201e\u2039\u203a\u00ab\u00bb`´\"", "'"))
+_QUOTES = str.maketrans(dict.fromkeys('\u2018\u2019\u201a\u201b\u201c\u201d\u201e\u2039\u203a\u00ab\u00bb`´"', "'"))
 _WRITTEN_QUOTES = re.compile(r"\\x2[27]|&(?:quot|apos|#39|#34);|\\[\"']", re.IGNORECASE)
 _COLOURS = re.compile(r"\x1b\[[0-9;?]{0,20}[A-Za-z]")
 _OPEN = re.compile(r"(?<!\?P)<([a-z_]*)>|…")
