@@ -49,9 +49,8 @@ def run(*words: str, stdin: str = "", seconds: float = 120) -> Done:
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         out, err = process.communicate()
-    return Done(
-        NO_END if late else process.returncode, out.decode(errors="replace"), err.decode(errors="replace") + late
-    )
+    status = NO_END if late else process.returncode
+    return Done(status, out.decode(errors="replace"), err.decode(errors="replace") + late)
 
 
 def must(what: str, done: Done) -> str:

@@ -2,15 +2,13 @@
 
 import base64
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from string import Template
 from typing import Any
 
-# A boot sector: prints "!" once, then for ever the letters from A on, 18 a second, one each tick of the timer.
+# The code of its boot sector: prints "!" once, then for ever the letters from A on, one each tick of the timer.
 #   sti; mov dx,3f8h; mov al,'!'; out dx,al; again: hlt; inc al; and al,1fh; or al,40h; out dx,al; jmp again
-SECTOR = (
-    bytes.fromhex("fb ba f8 03 b0 21 ee f4 fe c0 24 1f 0c 40 ee eb f6".replace(" ", "")).ljust(510, b"\0") + b"\x55\xaa"
-)
+CODE = bytes.fromhex("fbbaf803b021eef4fec0241f0c40eeebf6")
 DISK_MIB = 16
 
 _DOMAIN = Template("""<domain type='qemu' xmlns:qemu='http://libvirt.org/schemas/domain/qemu/1.0'>
@@ -92,10 +90,9 @@ class Guest:
 
 def make_disk(path: str) -> str:
     """The shell command that makes such a guest's disk there."""
-    sector = base64.b64encode(SECTOR[: SECTOR.rstrip(b"\x55\xaa\0").__len__()]).decode()
     return (
         f"mkdir -p $(dirname {path}) && truncate -s {DISK_MIB}M {path} && "
-        f"echo {sector} | base64 -d | dd of={path} conv=notrunc status=none && "
+        f"echo {base64.b64encode(CODE).decode()} | base64 -d | dd of={path} conv=notrunc status=none && "
         f"printf '\\125\\252' | dd of={path} bs=1 seek=510 conv=notrunc status=none"
     )
 

@@ -24,6 +24,7 @@ from tests.lab.commands import PATH, Done, LabError, children, must, run, wait
 HOSTS = ("kvm1", "kvm2", "kvm3")
 NEWER = "kvm3"
 SHARED = "/srv/shared"
+NAMESPACE = ("--mount", "--net", "--pid", "--fork", "--mount-proc", "--kill-child", "--propagation", "private")
 NEEDS = ("systemd-nspawn", "bindfs", "ip", "nft", "nsenter", "unshare", "setpriv", "sshd", "libvirtd", "virsh")
 # What would reach past a host, to this machine's clock and kernel: no host has it.
 DROPPED = ("sys_time", "sys_module", "sys_rawio", "wake_alarm")
@@ -35,9 +36,7 @@ def missing() -> str:
         return "needs root, for namespaces and mounts"
     if absent := [tool for tool in NEEDS if not shutil.which(tool, path=PATH)]:
         return f"needs {', '.join(absent)}: scripts/test --lab installs them"
-    tried = run(
-        "unshare", "--mount", "--net", "--pid", "--fork", "--mount-proc", "mount", "-t", "tmpfs", "none", "/run"
-    )
+    tried = run("unshare", *NAMESPACE, "mount", "-t", "tmpfs", "none", "/run")
     return f"no namespaces here: {tried.words}" if tried.status else ""
 
 
@@ -145,13 +144,15 @@ class Lab:
 
     def up(self) -> None:
         """Make the namespace, the networks, the shared storage and the hosts' own layers; boot nothing yet."""
-        words = ("--mount", "--net", "--pid", "--fork", "--mount-proc", "--kill-child", "--propagation", "private")
-        self._holder = subprocess.Popen(["unshare", *words, "cat"], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL)
+        _sweep()
+        self._holder = subprocess.Popen(
+            ["unshare", *NAMESPACE, "cat"], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL
+        )
         wait("a namespace for the lab", lambda: bool(children(self._holder.pid)))  # type: ignore[union-attr]
         self._keeper = children(self._holder.pid)[0]
         self.inside("mount", "-t", "tmpfs", "-o", "mode=755", "lab", "/run")
         self.inside("sh", "-c", f"mkdir -p {self.HOME}/shared {self.HOME}/desk && mkdir -m 711 {self.HOME}/store")
-        # libvirt takes a file system for shared by its type. This is a FUSE pass-through under a cluster file system's name.
+        # libvirt takes a file system for shared by its type: a FUSE pass-through bears a cluster file system's name.
         options = "subtype=glusterfs,fsname=store:/vm,allow_other,default_permissions"
         self.inside("bindfs", "-o", options, f"{self.HOME}/store", f"{self.HOME}/shared")
         self._make_networks()
@@ -183,8 +184,8 @@ class Lab:
             ),
             f"ip netns add {name}; {into} link set lo up",
             *(
-                f"ip link add {name}-{net} type veth peer name eth{net} address 52:54:00:77:0{net}:{10 + number} netns {name}"
-                f"; ip link set {name}-{net} master {bridge} up"
+                f"ip link add {name}-{net} type veth peer name eth{net}"
+                f" address 52:54:00:77:0{net}:{10 + number} netns {name}; ip link set {name}-{net} master {bridge} up"
                 for net, bridge in enumerate(("lab0", "mig0"))
             ),
             f"{into} link add br0 type bridge; {into} link set eth0 master br0 up; {into} link set br0 up",
@@ -251,20 +252,35 @@ class Lab:
         self._holder.stdin.close()
         self._holder.wait(30)
         self._holder = None
-        wait("the hosts end", lambda: all(not _has_processes(group) for group in self._groups()))
-        for group in self._groups():
-            for folder in sorted((path for path in group.rglob("*") if path.is_dir()), reverse=True):
-                folder.rmdir()
-            group.rmdir()
-
-    def _groups(self) -> list[Path]:
-        return [group for folder in _hierarchies() for group in folder.glob(f"{self.name}-*")]
+        wait("the hosts end", lambda: all(not _has_processes(group) for group in groups(self.name)))
+        remove_groups(self.name)
 
 
 def _hierarchies() -> list[Path]:
     """Where control groups are made: cgroup v2, or what a hybrid machine has."""
     folders = (Path("/sys/fs/cgroup") / name for name in ("", "unified", "systemd", "memory"))
     return [folder for folder in folders if (folder / "cgroup.procs").exists()]
+
+
+def groups(name: str) -> list[Path]:
+    """The control groups of the lab of that name."""
+    return [group for folder in _hierarchies() for group in folder.glob(f"{name}-*")]
+
+
+def remove_groups(name: str) -> None:
+    """All that a lab leaves outside its namespace, once it has ended."""
+    for group in groups(name):
+        for folder in sorted((path for path in group.rglob("*") if path.is_dir()), reverse=True):
+            folder.rmdir()
+        group.rmdir()
+
+
+def _sweep() -> None:
+    """Remove the empty control groups of labs whose process was killed."""
+    for group in groups("lab*"):
+        _, pid, _ = group.name.rsplit("-", 2)
+        if not Path(f"/proc/{pid}").exists() and not _has_processes(group):
+            remove_groups(f"*-{pid}")
 
 
 def _has_processes(group: Path) -> bool:

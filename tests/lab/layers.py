@@ -1,4 +1,4 @@
-"""What makes one host differ from this machine and from the others: the lower layers of its disk, made once for a lab."""
+"""What makes a host differ from this machine and from the others: the lower layers of its disk, made once for a lab."""
 
 import hashlib
 import os
@@ -17,21 +17,51 @@ DOMAIN = "lab.test"
 CACHE = Path(os.environ.get("VIRT_PREFLIGHT_LAB_CACHE", "/var/cache/virt-preflight-lab"))
 """Packages of the backports, kept from run to run."""
 # What of this machine's own a host does not get to see: it begins empty there.
-EMPTIED = """
-home root mnt media opt/virt-preflight etc/libvirt/qemu etc/libvirt/storage etc/libvirt/secrets etc/libvirt/nwfilter
-etc/openvswitch var/lib/libvirt var/cache/libvirt var/log/libvirt var/log/journal var/lib/openvswitch
-""".split()
-FOLDERS = """
-etc/libvirt/qemu/networks var/lib/libvirt/images var/lib/libvirt/boot var/lib/libvirt/qemu/nvram var/log/libvirt/qemu
-srv/shared
-""".split()
+EMPTIED = (
+    "home",
+    "root",
+    "mnt",
+    "media",
+    "etc/libvirt/qemu",
+    "etc/libvirt/storage",
+    "etc/libvirt/secrets",
+    "etc/libvirt/nwfilter",
+    "etc/openvswitch",
+    "var/lib/libvirt",
+    "var/cache/libvirt",
+    "var/log/libvirt",
+    "var/log/journal",
+    "var/lib/openvswitch",
+)
+FOLDERS = (
+    "etc/libvirt/qemu/networks",
+    "var/lib/libvirt/images",
+    "var/lib/libvirt/boot",
+    "var/lib/libvirt/qemu/nvram",
+    "var/log/libvirt/qemu",
+    "srv/shared",
+)
 # Units that are no business of a host that shares this machine's kernel, devices and clock.
-MASKED = """
-timers.target avahi-daemon.socket avahi-daemon.service postgresql.service docker.socket docker.service tgt.service
-systemd-udevd.service systemd-udev-trigger.service systemd-modules-load.service systemd-timesyncd.service
-systemd-networkd.service systemd-binfmt.service systemd-random-seed.service sys-kernel-debug.mount
-sys-kernel-tracing.mount sys-fs-fuse-connections.mount libvirt-guests.service
-""".split()
+MASKED = (
+    "timers.target",
+    "avahi-daemon.socket",
+    "avahi-daemon.service",
+    "postgresql.service",
+    "docker.socket",
+    "docker.service",
+    "tgt.service",
+    "systemd-udevd.service",
+    "systemd-udev-trigger.service",
+    "systemd-modules-load.service",
+    "systemd-timesyncd.service",
+    "systemd-networkd.service",
+    "systemd-binfmt.service",
+    "systemd-random-seed.service",
+    "sys-kernel-debug.mount",
+    "sys-kernel-tracing.mount",
+    "sys-fs-fuse-connections.mount",
+    "libvirt-guests.service",
+)
 UNIT = """[Unit]
 Description=A KVM host of the lab
 Requires=basic.target

@@ -134,12 +134,9 @@ def read(results: dict[str, Any], scenario: Scenario) -> Predicted:
             reasons = tuple((reason["check"], reason["message"]) for reason in target["reasons"])
             ways = {way["kind"]: way for way in target.get("ways", ())}
             way = ways.get(scenario.way, target)
-            return Predicted(
-                way["verdict"], tuple((r["check"], r["message"]) for r in way.get("reasons", ())) or reasons
-            )
-    return Predicted(
-        "unknown", tuple(("host.reached", host["problem"]) for host in results["hosts"] if host["problem"])
-    )
+            return Predicted(way["verdict"], reasons)
+    unread = (("host.reached", host["problem"]) for host in results["hosts"] if host["problem"])
+    return Predicted("unknown", tuple(unread))
 
 
 def _migrate(lab: Lab, scenario: Scenario) -> Happened:

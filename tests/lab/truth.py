@@ -1,4 +1,4 @@
-"""Tries all scenarios and compares: `python -m tests.lab.truth`; scripts/truth is the same with its packages installed."""
+"""Tries all scenarios and compares. `scripts/truth` calls it and installs what it needs before."""
 
 import argparse
 import queue
@@ -80,7 +80,7 @@ def _try(made: Lab, scenario: Scenario) -> Trial | NotTried:
         return attempt(made, scenario)
     except LabError as error:
         return NotTried(scenario, str(error))
-    except Exception:  # a bug of the lab's own must not end the run
+    except Exception:  # noqa: BLE001, a bug of the lab's own must not end the run
         return NotTried(scenario, traceback.format_exc())
 
 
@@ -109,10 +109,11 @@ def failures(trials: Sequence[Trial]) -> list[str]:
 
 def table(trials: Sequence[Trial], untried: Sequence[NotTried]) -> list[str]:
     """Matrix and list, as Markdown."""
+    families = {trial.scenario.family for trial in trials}
     cells = Counter((_word(trial), trial.happened.real) for trial in trials)
     judged = [trial.reason_agrees for trial in trials if trial.reason_agrees is not None]
     lines = [
-        f"{datetime.now(UTC):%Y-%m-%d}: {len(trials)} scenarios in {len({trial.scenario.family for trial in trials})} families.",
+        f"{datetime.now(UTC):%Y-%m-%d}: {len(trials)} scenarios in {len(families)} families.",
         "",
         "| predicted | moved | refused | moved, but the guest was harmed |",
         "|---|---|---|---|",
