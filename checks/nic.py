@@ -8,9 +8,9 @@ from collections.abc import Iterator
 
 from audit.check import Blocks, Finding, NotApplicable, Severity, Source, Stage, Target, Told, Unavailable, check
 from audit.facts.guest_devices import GuestNics
-from audit.facts.network import Link, LibvirtNetworks, Links
+from audit.facts.network import LibvirtNetworks, Link, Links
 from audit.facts.nwfilters import Filters, GuestFilters
-from audit.facts.openvswitch import DATABASE, INSTALLED, OpenVswitch
+from audit.facts.openvswitch import INSTALLED, OpenVswitch
 from audit.facts.versions import Libvirt, Version
 from checks._nics import Attachment, attachments
 
@@ -125,7 +125,7 @@ def macvtap_possible(nics: GuestNics, links: Target[Links], networks: Target[Lib
         elif over and (place.mode == "passthrough" or any(one.passthru for one in over)):
             actual = f"taken by {over[0].name}"
         if actual:
-            because = f"error creating macvtap interface macvtap0@{place.device}: Device or resource busy"
+            because = "error creating macvtap interface: Device or resource busy"
             yield Finding(f"{place.device} free on the target", actual, because)
 
 
@@ -138,8 +138,8 @@ def macvtap_possible(nics: GuestNics, links: Target[Links], networks: Target[Lib
 def name_free(nics: GuestNics, links: Target[Links], libvirt: Target[Libvirt]) -> Told:
     """The names that the guest's NICs are given on the host are free on the target.
 
-    `<target dev='…'/>` names the tap device that libvirt makes. Names that libvirt chose itself (vnet…, macvtap…) do not
-    travel.
+    `<target dev='…'/>` names the tap device that libvirt makes. Names that libvirt chose itself (vnet…, macvtap…) do
+    not travel.
     """
     for nic in nics.nics:
         name = nic.ifname or ""
@@ -210,10 +210,11 @@ def filter_parameters(guest: GuestFilters, there: Target[Filters]) -> Iterator[F
         wanting = there.wanting(reference)
         if wanting and (wanting != {"IP"} or reference.learning == "none"):
             names = ", ".join(sorted(wanting))
+            because = "Cannot instantiate filter due to unresolvable variables or unavailable list elements"
             yield Finding(
                 expected=f"filter {reference.filter} on the target without other parameters",
                 actual=f"it uses {names}",
-                because=f"Cannot instantiate filter due to unresolvable variables or unavailable list elements: {names}",
+                because=f"{because}: {names}",
             )
 
 

@@ -73,7 +73,7 @@ def spice_offered(spice: GuestSpice, machine: GuestMachine, target: Target[HostM
 @check(
     severity=Severity.HIGH,
     blocks=Blocks.MIGRATION,
-    stage=Stage.START,
+    stage=Stage.PREPARE,  # libvirt looks at video devices before it looks at graphics
     reference="libvirt: domain configuration does not support video model",
     remedy="Give the guest another video model, virtio or vga as a rule, with virsh edit, and restart it.",
 )
@@ -134,7 +134,7 @@ def virtio_screen_alike(
 @check(
     severity=Severity.HIGH,
     blocks=Blocks.MIGRATION,
-    stage=Stage.START,
+    stage=Stage.PREPARE,
     reference="libvirt: TPM emulator; swtpm",
     covers=("failure 72",),
 )

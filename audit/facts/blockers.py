@@ -83,8 +83,11 @@ _UNSAVED = (
 _QEMU = "{http://libvirt.org/schemas/domain/qemu/1.0}"
 # Tried with QEMU 7.2: each has a state that is not saved (`query-migrate`: blocked-reasons).
 _UNSAVED_MODELS = frozenset(
-    """nvme usb-audio usb-net usb-serial usb-braille usb-mtp usb-uas usb-wacom-tablet rocker amd-iommu virtio-crypto
-    virtio-sound virtio-input-host vhost-user-fs vhost-user-gpu""".split()
+    {
+        *("nvme", "rocker", "amd-iommu", "virtio-crypto", "virtio-sound", "virtio-input-host"),
+        *("usb-audio", "usb-net", "usb-serial", "usb-braille", "usb-mtp", "usb-uas", "usb-wacom-tablet"),
+        *("vhost-user-fs", "vhost-user-gpu"),
+    }
 )
 _BUS = re.compile(r"-(?:pci|device)(?:-(?:non-)?transitional)?$")
 

@@ -11,6 +11,7 @@ from audit.facts.base import Facts, HostFact, Question, Said, Unavailable
 from audit.facts.firmware import GuestFirmware
 from audit.facts.guest import GuestMachine
 from audit.facts.guest_devices import Disk, GuestDevices, GuestDisks, GuestFiles
+from audit.facts.guest_screens import GuestScreens
 from audit.facts.pools import Pools
 from audit.text import visible
 
@@ -57,10 +58,16 @@ def _named(facts: Facts, host: str, peers: Sequence[str]) -> Iterator[str]:
         yield from filter(None, [machine.nvram])
     for _, firmware in facts.each_guest(hosts, GuestFirmware):
         yield from filter(None, [firmware.template])
+    yield from _beside(facts, hosts)
+
+
+def _beside(facts: Facts, hosts: Sequence[str]) -> Iterator[str]:
     for _, devices in facts.each_guest(hosts, GuestDevices):
         yield from (path for _, path in devices.serial_paths)
     for _, files in facts.each_guest(hosts, GuestFiles):
         yield from (file.path for file in files.files)
+    for _, screens in facts.each_guest(hosts, GuestScreens):
+        yield from (screen.path for screen in screens.paths)
 
 
 def _volume(disk: Disk, pools: Pools) -> Iterator[str]:
