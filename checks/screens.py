@@ -1,5 +1,7 @@
-"""What a guest's screens take of the target. Their address and main port are judged by `devices.graphics_listen` and
-`devices.graphics_port`, what kinds of screens QEMU offers by `offered.graphics_offered`.
+"""What a guest's screens take of the target besides their address and main port.
+
+Those are judged by `devices.graphics_listen` and `devices.graphics_port`; whether QEMU offers such a screen, by
+`offered.graphics_offered`.
 """
 
 import shlex

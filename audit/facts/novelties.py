@@ -1,0 +1,42 @@
+"""What in a guest's definition only newer releases of libvirt or QEMU know."""
+
+from dataclasses import dataclass
+from typing import ClassVar, Self
+
+from audit.evidence import Probe
+from audit.facts.base import GuestFact, GuestSource
+from audit.facts.guest_source import GUESTS, XML, XML_INACTIVE
+
+_PLACES = (
+    ("panic of model pvpanic", "devices/panic[@model='pvpanic']"),
+    ("watchdog of model itco", "devices/watchdog[@model='itco']"),
+    ("sound of model virtio", "devices/sound[@model='virtio']"),
+    ("audio of type pipewire", "devices/audio[@type='pipewire']"),
+    ("disk of type vhostvdpa", "devices/disk[@type='vhostvdpa']"),
+    ("file system of type mtp", "devices/filesystem/driver[@type='mtp']"),
+    ("channel of type qemu-vdagent", "devices/channel[@type='qemu-vdagent']"),
+    ("channel of type dbus", "devices/channel[@type='dbus']"),
+    ("iommu of model virtio", "devices/iommu[@model='virtio']"),
+    ("memory of model sgx-epc", "devices/memory[@model='sgx-epc']"),
+    ("memory of model virtio-mem", "devices/memory[@model='virtio-mem']"),
+    ("memory of model virtio-pmem", "devices/memory[@model='virtio-pmem']"),
+    ("clock with offset absolute", "clock[@offset='absolute']"),
+    ("feature ps2", "features/ps2"),
+    ("feature async-teardown", "features/async-teardown"),
+    ("pstore", "devices/pstore"),
+    ("NIC of model igb", "devices/interface/model[@type='igb']"),
+)
+"""Words for what is there, and where it stands."""
+
+
+@dataclass(frozen=True, slots=True)
+class GuestNovelties(GuestFact):
+    """Devices and features of the guest that not every release in use knows."""
+
+    probes: ClassVar[tuple[Probe, ...]] = (GUESTS, XML, XML_INACTIVE)
+    names: tuple[str, ...]
+
+    @classmethod
+    def parse(cls, guest: GuestSource) -> Self:
+        """From the whole definition; most guests have none."""
+        return cls(tuple(name for name, path in _PLACES if guest.xml.find(path) is not None))
