@@ -9,11 +9,7 @@ from audit.facts.guest_source import GUESTS, XML, XML_INACTIVE
 
 _PLACES = (
     ("panic of model pvpanic", "devices/panic[@model='pvpanic']"),
-    ("watchdog of model itco", "devices/watchdog[@model='itco']"),
-    ("sound of model virtio", "devices/sound[@model='virtio']"),
     ("audio of type pipewire", "devices/audio[@type='pipewire']"),
-    ("disk of type vhostvdpa", "devices/disk[@type='vhostvdpa']"),
-    ("file system of type mtp", "devices/filesystem/driver[@type='mtp']"),
     ("channel of type qemu-vdagent", "devices/channel[@type='qemu-vdagent']"),
     ("channel of type dbus", "devices/channel[@type='dbus']"),
     ("iommu of model virtio", "devices/iommu[@model='virtio']"),

@@ -13,6 +13,7 @@ from audit.facts.guest import GuestMachine
 from audit.facts.guest_devices import Disk, GuestDevices, GuestDisks, GuestFiles
 from audit.facts.guest_screens import GuestScreens
 from audit.facts.pools import Pools
+from audit.facts.tpm import GuestTpmState
 from audit.text import visible
 
 _LONGEST = 2048  # bytes; 50 such paths fit into what xargs takes at once, so that no record is torn
@@ -68,6 +69,8 @@ def _beside(facts: Facts, hosts: Sequence[str]) -> Iterator[str]:
         yield from (file.path for file in files.files)
     for _, screens in facts.each_guest(hosts, GuestScreens):
         yield from (screen.path for screen in screens.paths)
+    for _, tpm in facts.each_guest(hosts, GuestTpmState):
+        yield from filter(None, [tpm.path])
 
 
 def _volume(disk: Disk, pools: Pools) -> Iterator[str]:

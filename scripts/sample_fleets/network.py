@@ -210,11 +210,11 @@ def networks(host: Host) -> Answer:
 _FILTERS = ("allow-arp", "allow-dhcp", "allow-ipv4", "no-arp-spoofing", "no-mac-spoofing")
 
 
-def filters(host: Host) -> Answer:
-    """Some of the network filters that come with libvirt; no guest uses any."""
+def filters(host: Host, names: tuple[str, ...] = _FILTERS) -> Answer:
+    """Network filters: some of those that come with libvirt, which no guest uses."""
     stamp = mark(host, "network.filters")
     parts = []
-    for name in _FILTERS:
+    for name in names:
         uuid = stable_uuid("filter", host.name, name)
         parts.append(
             f"{stamp} {uuid}\n<filter name='{name}' chain='root'>\n  <uuid>{uuid}</uuid>\n"
