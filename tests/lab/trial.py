@@ -115,7 +115,18 @@ def predict(lab: Lab, scenario: Scenario) -> Predicted:
     with tempfile.TemporaryDirectory() as folder:
         inventory = {"clusters": {"lab": list(scenario.hosts)}, "policy": dict(scenario.policy)}
         (Path(folder) / "inventory.yaml").write_text(yaml.safe_dump(inventory))
-        words = (sys.executable, "-c", _RUN, "audit", "-i", f"{folder}/inventory.yaml", "-o", folder, *scenario.options)
+        words = (
+            sys.executable,
+            "-c",
+            _RUN,
+            "audit",
+            "-i",
+            f"{folder}/inventory.yaml",
+            "-o",
+            folder,
+            "--no-pdf",
+            *scenario.options,
+        )
         done = lab.desk("env", "-C", str(CHECKOUT), *words)
         results = Path(folder) / "results.json"
         if not results.exists():
