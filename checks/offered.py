@@ -259,3 +259,24 @@ def known_to_qemu(guest: GuestNovelties, there: Target[Qemu]) -> Told:
             yield Unavailable(there.probes[0], f"whether that QEMU knows the guest's {name}")
         elif there.version < since:
             yield Finding(f"QEMU {since} or newer on the target, for the guest's {name}", f"QEMU {there.version}")
+
+
+@check(
+    severity=Severity.HIGH,
+    blocks=Blocks.MIGRATION,
+    stage=Stage.PREPARE,
+    reference="libvirt 11.3 virQEMUCapsFillDomainDeviceRedirdevCaps and the like; qemu_validate.c",
+    remedy="Install what QEMU lacks on the target; or take the device out of the guest (virsh edit), and restart it",
+)
+def kinds_offered(guest: GuestNovelties, machine: GuestMachine, target: Target[HostModels]) -> Iterator[Finding]:
+    """The target's QEMU offers the guest's USB redirection, random numbers, shared folders and channels.
+
+    Distributions build QEMU without some, or pack them apart. Where libvirt does not list them, older releases, every
+    QEMU is taken to have them.
+    """
+    if not guest.kinds:
+        raise NotApplicable("no such device")
+    offer = _offer(target, machine)
+    for device, kind in guest.kinds:
+        if offer.offers(device, kind) is False:
+            yield Finding(f"a QEMU with {device} of kind {kind}", "one without")

@@ -147,7 +147,7 @@ _STICK = (
          {"devices.no_tpm_passthrough"}),
         (_END, f"{_STICK}{_END}", {"devices.no_usb_passthrough"}),
         (_END, f"{_SHARE}{_END}", {"devices.no_virtiofs", "virtiofs.daemon_on_target"}),
-        (_END, f"{_SHARE.replace('virtiofs', 'mtp')}{_END}", {"blockers.unsaved_devices"}),
+        (_END, f"{_SHARE.replace('virtiofs', 'mtp')}{_END}", {"blockers.unsaved_devices", "offered.kinds_offered"}),
         ("<smm state='on'/>", "<smm state='on'/><hyperv mode='passthrough'/>", {"blockers.hyperv_passthrough"}),
         (_END, f"<redirdev bus='usb' type='spicevmc'/>{_END}", {"offered.spice_offered"}),
         ("name='qemu' type='qcow2'", "name='qemu' type='vmdk'", {"blockers.disk_format"}),

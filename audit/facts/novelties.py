@@ -1,7 +1,10 @@
 """What in a guest's definition only newer releases of libvirt or QEMU know."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar, Self
+
+from lxml import etree
 
 from audit.evidence import Probe
 from audit.facts.base import GuestFact, GuestSource
@@ -31,8 +34,27 @@ class GuestNovelties(GuestFact):
 
     probes: ClassVar[tuple[Probe, ...]] = (GUESTS, XML, XML_INACTIVE)
     names: tuple[str, ...]
+    kinds: tuple[tuple[str, str], ...] = ()
+    """Devices whose kinds libvirt lists in domain capabilities: the element, and the kind."""
 
     @classmethod
     def parse(cls, guest: GuestSource) -> Self:
         """From the whole definition; most guests have none."""
-        return cls(tuple(name for name, path in _PLACES if guest.xml.find(path) is not None))
+        return cls(
+            tuple(name for name, path in _PLACES if guest.xml.find(path) is not None),
+            tuple(sorted(set(_kinds(guest.xml)))),
+        )
+
+
+_LISTED_CHANNELS = frozenset({"qemu-vdagent", "dbus"})
+"""Other types of a `<channel>` every QEMU has, and libvirt lists few of them; SPICE's are judged by its graphics."""
+
+
+def _kinds(root: etree._Element) -> Iterator[tuple[str, str]]:
+    yield from (("redirdev", node.get("bus", "usb")) for node in root.iterfind("devices/redirdev"))
+    yield from (("rng", node.get("model", "random")) for node in root.iterfind("devices/rng/backend"))
+    for node in root.iterfind("devices/filesystem"):
+        driver = node.find("driver")
+        yield "filesystem", (driver.get("type") if driver is not None else None) or "path"
+    kinds = {node.get("type", "") for node in root.iterfind("devices/channel")}
+    yield from (("channel", kind) for kind in kinds & _LISTED_CHANNELS)

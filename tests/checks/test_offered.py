@@ -185,3 +185,30 @@ def test_novelties_of_a_guest(said):
     source = GuestSource(Guest("a", "u", "g"), True, parse_xml(xml), None, said({}))
     assert GuestNovelties.parse(source).names == ("panic of model pvpanic", "feature ps2")
     assert not GuestNovelties.parse(source._replace(xml=parse_xml(b"<domain/>"))).names
+
+
+def test_other_devices():
+    listed = replace(EL9, kinds=(("redirdev", frozenset()), ("filesystem", frozenset({"virtiofs"}))))
+
+    def judged(*kinds):
+        return [f.expected for f in found(offered.kinds_offered, GuestNovelties((), kinds), MACHINE, host(listed))]
+
+    assert judged(("redirdev", "usb")) == ["a QEMU with redirdev of kind usb"]
+    assert judged(("filesystem", "path"), ("filesystem", "virtiofs")) == ["a QEMU with filesystem of kind path"]
+    assert not judged(("rng", "random")), "not listed there"
+    with pytest.raises(NotApplicable):
+        judged()
+
+
+def test_other_devices_of_a_guest(said):
+    xml = b"""<domain><devices><redirdev bus='usb' type='tcp'/><rng><backend model='egd' type='unix'/></rng>
+    <filesystem/><filesystem><driver type='virtiofs'/></filesystem><channel type='unix'/><channel type='dbus'/>
+    </devices></domain>"""
+    source = GuestSource(Guest("a", "u", "g"), True, parse_xml(xml), None, said({}))
+    assert GuestNovelties.parse(source).kinds == (
+        ("channel", "dbus"),
+        ("filesystem", "path"),
+        ("filesystem", "virtiofs"),
+        ("redirdev", "usb"),
+        ("rng", "egd"),
+    )
