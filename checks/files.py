@@ -4,9 +4,13 @@ import shlex
 from collections.abc import Iterator
 
 from audit.check import Blocks, Finding, Severity, Stage, Target, Told, check, if_known
+from audit.facts.firewall import Listening
 from audit.facts.guest import GuestIdentity, GuestMachine
 from audit.facts.guest_devices import GuestDevices, GuestFiles
+from audit.facts.names import OwnAddresses, is_loopback
 from audit.facts.paths import Paths
+from audit.facts.taken import GuestNumbers
+from checks._sockets import collide, is_address
 
 
 @check(
@@ -61,6 +65,48 @@ def serial(devices: GuestDevices, there: Target[Paths]) -> Told:
                 because=f"{path} cannot be made",
                 remedy=f"On the target: mkdir -p {shlex.quote(folder)}",
             )
+
+
+def _on_target(host: str, addresses: OwnAddresses) -> bool:
+    """Whether that address, or name, is the target's own. Other names each host resolves for itself."""
+    return host == "localhost" or (is_address(host) and (is_loopback(host) or bool(addresses.interface_of(host))))
+
+
+@check(severity=Severity.HIGH, blocks=Blocks.MIGRATION, stage=Stage.START, reference="QEMU chardev/char-socket.c")
+def serial_server(
+    numbers: GuestNumbers, there: Target[Listening], addresses: Target[OwnAddresses]
+) -> Iterator[Finding]:
+    """Where a serial line connects to a TCP server of its own host, the target has one, too.
+
+    QEMU connects at once, and does not start without; unless it was told to try again (`<reconnect enabled='yes'/>`).
+    """
+    for what, host, port in numbers.servers:
+        if not _on_target(host, addresses):
+            continue
+        served = any(s.port == port and (host == "localhost" or collide(s.address, host)) for s in there.sockets)
+        if not served:
+            yield Finding(
+                expected=f"a server at {host} port {port} on the target",
+                actual="nothing listens there",
+                because=f"{what}: Failed to connect to '{host}:{port}': Connection refused",
+                remedy="Start it on the target, before the migration",
+            )
+
+
+@check(
+    severity=Severity.MEDIUM,
+    stage=Stage.START,
+    reference="QEMU chardev/char-socket.c",
+    remedy="On the target: nc -vz HOST PORT",
+)
+def remote_server(numbers: GuestNumbers, addresses: Target[OwnAddresses]) -> Iterator[Finding]:
+    """No serial line depends on a TCP server elsewhere.
+
+    QEMU connects at once, and does not start where it cannot. Whether the target reaches that server is not tried.
+    """
+    for what, host, port in numbers.servers:
+        if not _on_target(host, addresses):
+            yield Finding(f"the {what} line's server {host} port {port} to be reached from the target", "not tried")
 
 
 @check(severity=Severity.HIGH, blocks=Blocks.MIGRATION, stage=Stage.START, reference="QEMU: what it opens at its start")

@@ -26,7 +26,17 @@ READS = {  # virsh's subcommands that change nothing
         "list",
         "net-dumpxml",
     ),
-    *("net-list", "pool-dumpxml", "pool-list", "secret-list", "snapshot-list", "uri", "version"),
+    *(
+        "net-list",
+        "nwfilter-dumpxml",
+        "nwfilter-list",
+        "pool-dumpxml",
+        "pool-list",
+        "secret-list",
+        "snapshot-list",
+        "uri",
+        "version",
+    ),
 }
 CHANGES = {  # and some words that no probe has any business with
     *("rm", "mv", "cp", "ln", "touch", "mkdir", "rmdir", "chmod", "chown", "tee", "truncate", "dd", "mount", "umount"),

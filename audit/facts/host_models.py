@@ -61,6 +61,10 @@ class Request(NamedTuple):
         return cls(guest.virttype, guest.arch, guest.machine, guest.emulator or "")
 
 
+_KINDS = (("redirdev", "bus"), ("rng", "backendModel"), ("filesystem", "driverType"), ("channel", "type"))
+"""Devices in domain capabilities, and the list that tells of which kinds they may be."""
+
+
 @dataclass(frozen=True, slots=True)
 class DomainCapabilities:
     """What one QEMU offers to guests of one virttype, architecture and machine type."""
@@ -90,6 +94,13 @@ class DomainCapabilities:
     tpm_models: frozenset[str] | None = None
     hyperv: frozenset[str] | None = None
     """Enlightenments; listed since libvirt 9.0."""
+    kinds: tuple[tuple[str, frozenset[str]], ...] = ()
+    """Of other devices that it lists: the element and the kinds that it may be of; none, where it is not supported."""
+
+    def offers(self, device: str, kind: str) -> bool | None:
+        """Whether a device of the kind is among those listed; None: such devices are not listed."""
+        listed = dict(self.kinds).get(device)
+        return None if listed is None else kind in listed
 
 
 @dataclass(frozen=True, slots=True)
@@ -314,6 +325,11 @@ def _domain_capabilities(root: etree._Element, source: bytes) -> DomainCapabilit
         graphics=_values(root, "devices/graphics", "type"),
         videos=_values(root, "devices/video", "modelType"),
         tpm_backends=_values(root, "devices/tpm", "backendModel"),
+        kinds=tuple(
+            (device, kinds)
+            for device, enum in _KINDS
+            if (kinds := _values(root, f"devices/{device}", enum)) is not None
+        ),
         tpm_models=_values(root, "devices/tpm", "model"),
         hyperv=_hyperv(_values(root, "features/hyperv", "features") or frozenset()),
     )

@@ -64,6 +64,7 @@ _PROBES: Mapping[str, Callable[[Host], Answer]] = {
     "names.self": network.own_resolution,
     "network.addresses": network.addresses,
     "network.default_route": network.default_route,
+    "network.filters": network.filters,
     "network.libvirt": network.networks,
     "network.libvirt_active": network.networks_active,
     "network.links": network.links,
