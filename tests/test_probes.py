@@ -20,6 +20,7 @@ READS = {  # virsh's subcommands that change nothing
         "domblkinfo",
         "domcapabilities",
         "domjobinfo",
+        "dommemstat",
         "dumpxml",
         "echo",
         "hostname",
