@@ -92,4 +92,10 @@ def other_way(way: WayResult) -> str:
     if way["kind"] == "copy-storage":
         disks = visible(shlex.quote(",".join(way["disks"])), 120)
         return f"live with {disks} copied along (--copy-storage-all --migrate-disks {disks}){doubt}"
+    if way["kind"] == "another-address":
+        return f"live, to another address ({visible(' '.join(way.get('options', ())), 160)}){doubt}"
+    if way["kind"] == "started-here":
+        return f"live, started here and not on the source (virsh -c qemu+ssh://SOURCE/system migrate …){doubt}"
+    if way["kind"] == "tunnelled":
+        return f"live, through libvirt's own connection (--p2p --tunnelled){doubt}"
     return f"offline: its definition only{doubt}"

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
-from audit.check import COPY_STORAGE, Blocks, Role, Severity
+from audit.check import ANOTHER_ADDRESS, COPY_STORAGE, STARTED_HERE, TUNNELLED, Blocks, Role, Severity
 from audit.facts.base import Guest
 from audit.guest_advice import CPU_DOMAINS, Barrier
 from audit.judge import Judged, Judgements, Outcome, Subject
@@ -33,6 +33,8 @@ class Way(NamedTuple):
     verdict: RouteVerdict
     disks: tuple[str, ...] = ()
     """Those that would be copied along."""
+    options: tuple[str, ...] = ()
+    """What the command has to say besides, or in place of the usual URI (another address)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,27 +82,35 @@ def other_ways(
 ) -> tuple[Way, ...]:
     """For a running guest whose usual route is not open: which other ways to the target are not closed either.
 
-    Its disks are copied along, where nothing else but that they are not there is in the way; or it is moved offline,
-    that is, its definition, while it is shut off or to be started there (which a guest without a definition cannot be).
+    Its disks are copied along, where nothing else but that they are not there is in the way; or the command is given
+    another address of the target, or sends all through libvirt's connection, or is given on another machine than the
+    source, where only the usual one is closed; or it is moved offline, that is, its definition, while it is shut off or
+    to be started there (which a guest without a definition cannot be).
     """
     if usual in ("yes", "conditions"):
         return ()
     outcomes = _bearing(found, cluster, guest, target)
     ways = []
-    lifted = [o for o in outcomes if any(f.lifted_by == COPY_STORAGE for f in o.judged.findings)]
-    if lifted:
-        copied = (_copying(outcome) for outcome in outcomes if not outcome.check.plain_guest)
-        disks = {f.about for o in lifted for f in o.judged.findings if f.lifted_by == COPY_STORAGE}
-        ways.append(Way("copy-storage", _route(o for o in copied if o is not None).verdict, tuple(sorted(disks))))
+    for kind in _LIFTING:
+        about = tuple(sorted({f.about for o in outcomes for f in o.judged.findings if kind in f.lifted_by}))
+        if about:
+            rest = (_lifted(o, kind) for o in outcomes if not o.check.plain_guest and o.check.way in ("", kind))
+            verdict = _route(o for o in rest if o is not None).verdict
+            disks = about if kind == COPY_STORAGE else ()
+            ways.append(Way(kind, verdict, disks, options=about if kind == ANOTHER_ADDRESS else ()))
     if persistent:
         ways.append(Way("offline", _route(_concerning(outcomes, active=False)).verdict))
     return tuple(way for way in ways if way.verdict != "no")
 
 
-def _copying(outcome: Outcome) -> Outcome | None:
-    """The outcome for a migration that copies the disks; None: it is moot then. What was hidden behind is not."""
+_LIFTING: tuple[WayKind, ...] = (COPY_STORAGE, ANOTHER_ADDRESS, STARTED_HERE, TUNNELLED)
+"""Those that findings can be lifted by."""
+
+
+def _lifted(outcome: Outcome, kind: WayKind) -> Outcome | None:
+    """The outcome for that way of migrating; None: it is moot then. What was hidden behind is not."""
     judged = outcome.judged
-    findings = tuple(finding for finding in judged.findings if finding.lifted_by != COPY_STORAGE)
+    findings = tuple(finding for finding in judged.findings if kind not in finding.lifted_by)
     if len(findings) == len(judged.findings):
         return outcome
     if findings or not judged.reason:
@@ -145,9 +155,11 @@ def concerns(found: Judgements, cluster: str) -> tuple[str, ...]:
     )
 
 
-def unread_route(host: str, why: str) -> Route:
-    """A route that cannot be judged because `host` could not be read."""
-    return Route("unknown", (Reason(check=UNREACHED, status="unknown", message=f"{host} could not be read: {why}"),))
+def unread_route(host: str, why: str, shut: Sequence[Outcome] = ()) -> Route:
+    """A route for which `host` could not be read; `shut`: what the source alone knows to be in the way."""
+    unread = Reason(check=UNREACHED, status="unknown", message=f"{host} could not be read: {why}")
+    known = _route(shut)
+    return Route("no" if shut else "unknown", (*known.reasons, unread))
 
 
 def _concerning(outcomes: Iterable[Outcome], *, active: bool) -> Iterator[Outcome]:
@@ -266,7 +278,7 @@ def _of_guest(guest: GuestRoutes, targets: dict[str, Route]) -> _Opinion:
         if guest.departure.verdict == "no":
             return _Opinion("NO-GO", f"{who} cannot leave: {guest.departure.reasons[0]['message']}")
         if _nowhere(guest, targets):
-            return _Opinion("NO-GO", f"{who} has no target: {_each_first(targets)}{_copied_instead(guest, targets)}")
+            return _Opinion("NO-GO", f"{who} has no target: {_each_first(targets)}{_instead(guest, targets)}")
         why = _each_first({h: r for h, r in targets.items() if r.verdict == "unknown"}) or "no other host was audited"
         return _Opinion("CANNOT SAY", f"{who} has no proved target: {why}")
     if all(targets[host].verdict == "conditions" for host in reachable):
@@ -277,11 +289,24 @@ def _of_guest(guest: GuestRoutes, targets: dict[str, Route]) -> _Opinion:
     return _Opinion("GO", "")
 
 
-def _copied_instead(guest: GuestRoutes, targets: dict[str, Route]) -> str:
-    """Where it could go with its disks copied along: no target that counts, but one to know of."""
-    proved = ("yes", "conditions")
-    there = [h for h in targets for w in guest.ways.get(h, ()) if w.kind == "copy-storage" and w.verdict in proved]
-    return f" (with its disks copied along, --copy-storage-all, it could go to {some_of(there)})" if there else ""
+_OTHERWISE: dict[WayKind, str] = {
+    COPY_STORAGE: "with its disks copied along, --copy-storage-all, it",
+    ANOTHER_ADDRESS: "by another address, see there, it",
+    STARTED_HERE: "started here and not on its host, it",
+    TUNNELLED: "through libvirt's own connection, --p2p --tunnelled, it",
+}
+
+
+def _instead(guest: GuestRoutes, targets: dict[str, Route]) -> str:
+    """Where it could go in another way: no target that counts, but one to know of."""
+    told = ""
+    for kind, how in _OTHERWISE.items():
+        there = [h for h in targets for w in guest.ways.get(h, ()) if w.kind == kind and w.verdict in _PROVED]
+        told += f" ({how} could go to {some_of(there)})" if there else ""
+    return told
+
+
+_PROVED = ("yes", "conditions")
 
 
 def _each_first(targets: dict[str, Route]) -> str:

@@ -70,7 +70,7 @@ def disks_reachable(disks: GuestDisks, guest: GuestIdentity, pools: Target[Pools
             because=f"Cannot access storage file '{path}': No such file or directory"
             + (f" ({disk.device} {disk.target})" if removable else f" (disk {disk.target})"),
             remedy=f"virsh change-media {name} {target} --eject" if removable else _SUPPLY[disk.type == "block"],
-            lifted_by=COPY_STORAGE if copied_to(disk, path) else "",
+            lifted_by=(COPY_STORAGE,) if copied_to(disk, path) else (),
             about=disk.target,
         )
 
@@ -127,7 +127,7 @@ def disks_shared(
                 expected=f"{disk.target} on storage shared with the target",
                 actual=actual,
                 because="Migration without shared storage is unsafe",
-                lifted_by=COPY_STORAGE if copyable(disk) and both_local(source, target) else "",
+                lifted_by=(COPY_STORAGE,) if copyable(disk) and both_local(source, target) else (),
                 about=disk.target,
             )
         elif target is not None and target.mount is not None and target.mount.read_only:

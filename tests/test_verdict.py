@@ -5,9 +5,22 @@ from dataclasses import dataclass, replace
 
 import pytest
 
-from audit.check import COPY_STORAGE, Blocks, Cluster, Finding, Severity, Source, Stage, Target, check
+from audit.check import (
+    ANOTHER_ADDRESS,
+    COPY_STORAGE,
+    STARTED_HERE,
+    TUNNELLED,
+    Blocks,
+    Cluster,
+    Finding,
+    Severity,
+    Source,
+    Stage,
+    Target,
+    check,
+)
 from audit.facts.base import Guest, GuestFact, HostFact
-from audit.judge import Judged, Judgements, Subject
+from audit.judge import Judged, Judgements, Outcome, Subject
 from audit.results import Reason
 from audit.verdict import (
     ClusterRoutes,
@@ -265,7 +278,7 @@ def test_departure_reads_the_guest_and_its_host_as_a_source():
 
 def local_disk(reason="", *, more=()):
     made = check(severity=Severity.HIGH, blocks=Blocks.MIGRATION, reference="none")(of_placement)
-    finding = Finding("shared", "local", lifted_by=COPY_STORAGE, about="vda")
+    finding = Finding("shared", "local", lifted_by=(COPY_STORAGE,), about="vda")
     return made, Judged("fail", (finding, *more), reason)
 
 
@@ -300,6 +313,27 @@ def for_copying(**options):
 def test_copying_disks_along_lifts_no_more_than_it_may(entries, verdict):
     ways = ways_with(*entries)
     assert ways == (() if verdict is None else (Way("copy-storage", verdict, ("vda",)),))
+
+
+def lifted(kind, about="", **options):
+    made = check(severity=Severity.HIGH, blocks=Blocks.MIGRATION, reference="none", **options)(of_pair)
+    return made, Judged("fail", (Finding("open", "closed", lifted_by=(kind, TUNNELLED), about=about),))
+
+
+def test_another_address_or_another_place_to_start_from():
+    closed = lifted(ANOTHER_ADDRESS, "--migrateuri tcp://192.0.2.1")
+    by_address = Way("another-address", "yes", options=("--migrateuri tcp://192.0.2.1",))
+    assert ways_with(closed) == (by_address, Way("tunnelled", "yes"))
+    assert ways_with(closed, failed(of_placement)) == ()
+    assert ways_with(lifted(STARTED_HERE)) == (Way("started-here", "yes"), Way("tunnelled", "yes"))
+    assert ways_with(closed, lifted(STARTED_HERE)) == (Way("tunnelled", "yes"),), "each of the others lifts one only"
+
+
+def test_a_host_that_could_not_be_read_may_be_shut_all_the_same():
+    made, judged = failed(of_pair)
+    route = unread_route("b", "timed out", [Outcome(made, Subject("a", "b"), judged)])
+    assert route.verdict == "no"
+    assert [reason["check"] for reason in route.reasons] == [made.id, "host.reached"]
 
 
 def test_no_other_way_where_the_usual_one_is_open():

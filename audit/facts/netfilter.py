@@ -8,7 +8,8 @@ that are not understood *may* match. What comes out is one of: certainly accepte
 rule), or both are possible (and on what it depends).
 
 Assumed of the packet: the first of its connection (conntrack state new, SYN set), from an unprivileged port, on a
-plausible path (reverse path filters let it pass), addressed to this very host, and below any rate limit.
+plausible path (reverse path filters let it pass), addressed to this very host or leaving it for another, and below any
+rate limit.
 Programs in BPF (XDP, tc) are not seen.
 """
 
@@ -51,6 +52,8 @@ class Packet:
     source: str | None = None
     destination: str | None = None
     interface: str | None = None
+    leaving: bool = False
+    """It goes out by the interface, and has not come in by it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +66,8 @@ class Test:
 
     def matches(self, packet: Packet, layer: str) -> bool | None:
         """Whether the packet fulfils it; None: it may."""
+        if self.kind == "interface" and packet.leaving:  # it came in by none: of that, nft and iptables differ
+            return None if self.negated else False
         found = _TESTS[self.kind](packet, self.values, layer)
         return found if found is None or not self.negated else not found
 
@@ -115,6 +120,8 @@ _TESTS: Mapping[str, Callable[[Packet, tuple[Any, ...], str], bool | None]] = {
     "source": lambda p, v, _: _ip(p.source, p.family, v),
     "destination": lambda p, v, _: _ip(p.destination, p.family, v),
     "interface": lambda p, v, layer: _interface(p.interface, v, layer),
+    "out interface": lambda p, v, layer: _interface(p.interface, v, layer) if p.leaving else None,
+    "local": lambda p, _v, _l: not p.leaving,
     "protocol": lambda _p, v, _l: bool({"tcp", "6", "all", "0"} & set(v)),
     "family": lambda p, v, _: f"ipv{p.family}" in v,
     "state": lambda _p, v, _l: "new" in v,
@@ -167,16 +174,17 @@ class Answer(NamedTuple):
     """Which rules refuse it; where it is not known: between which it is open."""
 
 
-_HOOKS = {"ingress", "prerouting", "input"}
+_HOOKS = {False: {"ingress", "prerouting", "input"}, True: {"output"}}
+"""By whether the packet leaves. What leaves may be renumbered after `output`; hardly anybody refuses it there."""
 
 
 def judge(tables: Iterable[Table], packet: Packet) -> Answer:
-    """The answer of all base chains that an incoming packet passes: each must accept, any may refuse."""
+    """The answer of all base chains that the packet passes: each must accept, any may refuse."""
     doubtful: set[str] = set()
     for table in tables:
         chains = {chain.name: chain for chain in table.chains}
         for chain in table.chains if table.judges(packet.family) else ():
-            if chain.hook not in _HOOKS:
+            if chain.hook not in _HOOKS[packet.leaving]:
                 continue
             verdicts, falls = _Walk(chains, packet, table.layer).through(chain)
             if falls:
