@@ -55,6 +55,8 @@ def no_key_opens(login: Login, server: SshServer, address: str) -> str:
     settings = server.of(address)
     if settings.get("permitrootlogin") == "no":
         return "PermitRootLogin no"
+    if settings.get("forcecommand", "none") != "none":
+        return "ForceCommand: whoever logs in gets that command"
     if listed_out := server.listed_out(address):
         return listed_out
     others = ("authorizedkeyscommand", "trustedusercakeys")
@@ -75,7 +77,9 @@ def no_key_opens(login: Login, server: SshServer, address: str) -> str:
     mine = [key for key in server.accepts if key.fingerprint in login.keys]
     if not mine:
         return "none of the source's keys is among those that root there accepts"
-    return "" if any(key.from_there(address) for key in mine) else f"its key may not come from {address}"
+    if not any(key.from_there(address) for key in mine):
+        return f"its key may not come from {address}"
+    return "its key runs another command there (command= in authorized_keys)" if all(k.forced for k in mine) else ""
 
 
 def takes_password(settings: dict[str, str]) -> bool:

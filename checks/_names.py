@@ -13,6 +13,8 @@ def astray(name: str, routes: Sequence[Route], own: OwnAddresses) -> tuple[str, 
         return "it does not", f"unable to resolve '{name}'"
     if all(route.leads_here for route in routes):
         return f"it leads back to the source: {found}", "The source would speak with itself."
+    if not any(route.device for route in routes):
+        return f"the source has no route to {found}", "Network is unreachable"
     if not any(own.interface_of(route.address) for route in routes):
         return (
             f"it resolves to {found}",

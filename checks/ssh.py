@@ -159,7 +159,7 @@ def key_accepted(
         yield Finding(
             expected=f"{login.me} on the source may log in to {peer.name} as root",
             actual=reason,
-            because="Permission denied (publickey)",
+            because="root@TARGET: Permission denied (publickey)",
             remedy=f"ssh-copy-id {shlex.quote(peer.name)}  # on the source, as {login.me}",
             lifted_by=(STARTED_HERE,),
         )
@@ -197,7 +197,7 @@ def unattended(
         yield Finding(
             expected=f"a key of {login.me} on the source opens {peer.name}",
             actual="none does; a password does",
-            because="Permission denied, where nobody types it",
+            because="root@TARGET: Permission denied (publickey,password), where nobody types it",
             remedy=f"ssh-copy-id {shlex.quote(peer.name)}  # on the source, as {login.me}",
         )
 
@@ -222,3 +222,22 @@ def shell_quiet(shell: Target[RootShell], policy: Policy) -> Iterator[Finding]:
         yield Finding("nothing is printed", shell.prints, "libvirt takes it for the daemon's answer.")
     elif not shell.runs:
         yield Finding("root's shell runs commands", "it does not", "The SSH connection ends at once.")
+
+
+@check(
+    severity=Severity.HIGH,
+    blocks=Blocks.MIGRATION,
+    stage=Stage.LOG_IN,
+    reference="libvirt: connection URIs, proxy; virt-ssh-helper(8)",
+    remedy="On the target: dnf install libvirt-client || apt-get install libvirt-clients libvirt-daemon",
+    offline=True,
+)
+def helper_there(shell: Target[RootShell], policy: Policy) -> Iterator[Finding]:
+    """The target has a program by which libvirt's client reaches the daemon behind ssh.
+
+    That is virt-ssh-helper, which comes with libvirt from 6.8 on, or else `nc`, which clients before that need.
+    """
+    if policy.transport != "ssh":
+        raise NotApplicable("the migration does not use qemu+ssh")
+    if not shell.helpers:
+        yield Finding("virt-ssh-helper or nc", "neither is there", "nc: command not found")

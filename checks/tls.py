@@ -51,17 +51,19 @@ def _faults(files: tuple[Certificate, ...], roles: set[str]) -> Told:
             yield Unavailable(TLS, f"{file.path}: {file.problem}")
 
 
-_NEEDED = {"ca": "Certificate Sign", "server": "Digital Signature", "client": "Digital Signature"}
-_PURPOSES = {"server": "TLS Web Server Authentication", "client": "TLS Web Client Authentication"}
+_PEER = ("Digital Signature", "Key Encipherment")
+_NEEDED = {"ca": ("Certificate Sign",), "server": _PEER, "client": _PEER}
+_PURPOSES = {"server": ("TLS Web Server Authentication",), "client": ("TLS Web Client Authentication",)}
 
 
 def _not_for_this(file: Certificate) -> Iterator[Finding]:
     """What its own authority says that it is not for, and whether that authority is the one known here."""
     shown = shlex.quote(file.path)
-    for has, needed in ((file.usage, _NEEDED.get(file.role)), (file.purposes, _PURPOSES.get(file.role))):
-        if needed and has[:1] == ("critical",) and not {needed, "Any Extended Key Usage"} & set(has):
+    for has, needed in ((file.usage, _NEEDED), (file.purposes, _PURPOSES)):
+        lacking = set(needed.get(file.role, ())) - set(has)
+        if lacking and has[:1] == ("critical",) and "Any Extended Key Usage" not in has:
             yield Finding(
-                expected=f"{file.path} may be used for: {needed}",
+                expected=f"{file.path} may be used for: {', '.join(sorted(lacking))}",
                 actual=", ".join(has[1:]),
                 because="libvirt refuses a certificate that was not made for this use.",
                 remedy=f"Have it made anew for that use; to look: openssl x509 -noout -text -in {shown}",

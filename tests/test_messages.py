@@ -37,7 +37,7 @@ REAL = (  # refusals of real migrations (libvirt 9.0 and 11.3), and the check th
     (
         "Cannot recv data: ssh: Could not resolve hostname kvm9: Temporary failure in name resolution: "
         "Connection reset by peer",
-        "reach.control_port_answers_by_name",
+        "ssh.target_known",
     ),
     (
         "Cannot recv data: ssh: connect to host kvm2 port 22: Connection timed out: Connection reset by peer",
@@ -49,9 +49,9 @@ REAL = (  # refusals of real migrations (libvirt 9.0 and 11.3), and the check th
     ),
     (
         "Cannot recv data: root@kvm2: Permission denied (publickey,password).: Connection reset by peer",
-        "reach.ssh_trusted",
+        "ssh.key_accepted",
     ),
-    ("Cannot recv data: Host key verification failed.: Connection reset by peer", "reach.ssh_trusted"),
+    ("Cannot recv data: Host key verification failed.: Connection reset by peer", "ssh.host_key_known"),
     ("Requested operation is not valid: domain has active block job", "guest.no_block_job"),
     (
         "Requested operation is not valid: cannot migrate domain: non-migratable device: "

@@ -93,7 +93,8 @@ said=$($0 timeout 10 sshd -T -C "user=root,host=$1,addr=$2" 2>/dev/null); echo "
 printf "%s\\n" "$said" | sed -n \\
     -e "s/^\\(permitrootlogin\\|pubkeyauthentication\\|authorizedkeysfile\\|authorizedkeyscommand\\) /set \\1 /p" \\
     -e "s/^\\(passwordauthentication\\|kbdinteractiveauthentication\\|trustedusercakeys\\) /set \\1 /p" \\
-    -e "s/^\\(hostbasedauthentication\\|gssapiauthentication\\|hostkey\\|allowusers\\|denyusers\\) /set \\1 /p" |
+    -e "s/^\\(hostbasedauthentication\\|gssapiauthentication\\|hostkey\\) /set \\1 /p" \\
+    -e "s/^\\(allowusers\\|denyusers\\|forcecommand\\) /set \\1 /p" |
     sed "s/^set hostkey /hostkey /"
 ' "${sudo:-env}"
 echo "# keys"
@@ -103,13 +104,16 @@ for file in /etc/ssh/ssh_host_*_key.pub; do
     ssh-keygen -l -f "$file" 2>/dev/null | sed "s|^|host ${file%.pub} |"
 done
 $sudo sh -c '
+for folder in "$0" "$0/.ssh"; do [ ! -d "$folder" ] || [ -x "$folder" ] || echo "accepts ? "; done
 for file; do
     case $file in /*) ;; *) file=$0/$file ;; esac
-    [ -r "$file" ] || continue
-    grep -v -e "^[[:space:]]*#" -e "^[[:space:]]*$" "$file" | head -n 500 | while read -r line; do
+    [ -e "$file" ] || continue
+    [ -r "$file" ] || echo "accepts ? "
+    grep -v -e "^[[:space:]]*#" -e "^[[:space:]]*$" "$file" 2>/dev/null | head -n 500 | while read -r line; do
         key=$(printf "%s\\n" "$line" | ssh-keygen -l -f - 2>/dev/null | cut -d" " -f2)
         from=$(printf "%s\\n" "$line" | sed -n "s/^[^ ]*from=\\"\\([^\\"]*\\)\\".*/\\1/p")
-        echo "accepts ${key:-?} $from"
+        forced=$(printf "%s\\n" "$line" | sed -n "s/^\\([^ ]*,\\)*command=.*/-forced/p")
+        echo "accepts$forced ${key:-?} $from"
     done
 done' "$home" .ssh/authorized_keys .ssh/authorized_keys2
 echo "# end"
@@ -126,11 +130,15 @@ SHELL = Probe(
     "ssh.shell",
     """
 entry=$(getent passwd root) || exit
-home=$(printf '%s\n' "$entry" | cut -d: -f6)
-shell=$(printf '%s\n' "$entry" | cut -d: -f7)
+home=$(printf '%s\\n' "$entry" | cut -d: -f6)
+shell=$(printf '%s\\n' "$entry" | cut -d: -f7)
 said=$($sudo timeout 10 env -i HOME="$home" USER=root LOGNAME=root SHELL="$shell" PATH="$PATH" \\
-    SSH_CLIENT='127.0.0.1 1 22' "$shell" -c 'echo reached' 2>/dev/null </dev/null | tr -cd '[:print:]\n' | head -c 2000)
-printf '%s\n' "$said" "# end"
+    SSH_CLIENT='127.0.0.1 1 22' "$shell" -c 'echo reached' 2>/dev/null </dev/null |
+    tr -cd '[:print:]\\n' | head -c 2000)
+printf '%s\\n' "$said"
+! command -v virt-ssh-helper >/dev/null || echo "# has virt-ssh-helper"
+! command -v nc >/dev/null || echo "# has nc"
+echo "# end"
 """,
     hand="ssh root@HOST true  # must print nothing",
 )
@@ -243,6 +251,8 @@ class Key(NamedTuple):
     """"?": not understood."""
     source: str
     """Patterns of addresses and names that it may come from; "": all."""
+    forced: bool = False
+    """It runs a command of its own, whatever is asked for."""
 
     def from_there(self, address: str) -> bool:
         """It may come from that address, as far as that can be told from the address alone."""
@@ -320,9 +330,9 @@ class SshServer(HostFact):
             match = _FINGERPRINT.search(rest)
             if word == "host" and match and (not shown or rest.partition(" ")[0] in shown):
                 keys.add(match[1])
-            elif word == "accepts":
+            elif word in {"accepts", "accepts-forced"}:
                 fingerprint, _, source = rest.partition(" ")
-                accepts.append(Key(fingerprint, visible(source, 500)))
+                accepts.append(Key(fingerprint, visible(source, 500), word == "accepts-forced"))
         return cls(settings, frozenset(keys), tuple(dict.fromkeys(accepts)))
 
 
@@ -347,6 +357,8 @@ class RootShell(HostFact):
     prints: str
     """Its first line; "": nothing."""
     runs: bool
+    helpers: frozenset[str] = frozenset({"virt-ssh-helper"})
+    """Of virt-ssh-helper and nc, by which libvirt's client speaks with the daemon behind ssh: those that are there."""
 
     @classmethod
     def parse(cls, said: Said) -> Self:
@@ -354,5 +366,7 @@ class RootShell(HostFact):
         lines = said.lines(SHELL)
         if not lines or lines[-1] != "# end":
             raise Unavailable(SHELL, "answer is incomplete")
-        before, reached, _ = "\n".join(lines[:-1]).partition("reached")
-        return cls(visible(before.strip().partition("\n")[0], 120), bool(reached))
+        helpers = [line.removeprefix("# has ") for line in lines if line.startswith("# has ")]
+        said_first = [line for line in lines[:-1] if not line.startswith("# has ")]
+        before, reached, _ = "\n".join(said_first).partition("reached")
+        return cls(visible(before.strip().partition("\n")[0], 120), bool(reached), frozenset(helpers))

@@ -92,7 +92,7 @@ _PROBES: Mapping[str, Callable[[Host], Answer]] = {
     "storage.selinux": storage.selinux,
     "services.conf_age": lambda _host: Answer("conf 2000.0 1000.0\ndaemon 500.0 1000 100\nend\n"),
     "services.daemon_conf": lambda _host: Answer("file libvirtd\nend\n"),
-    "ssh.shell": lambda _host: Answer("reached\n# end\n"),
+    "ssh.shell": lambda _host: Answer("reached\n# has virt-ssh-helper\n# end\n"),
     "storage.users": storage.users,
     "tpm.swtpm": devices.swtpm,
     "versions.bios": machines.bios,

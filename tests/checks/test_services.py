@@ -212,3 +212,5 @@ def test_sasl():
         assert found(run, nobody, d, TLS) == []
         with pytest.raises(NotApplicable):
             found(run, nobody, d, SSH)
+        with pytest.raises(Unavailable, match="nothing said"):
+            found(run, nobody, Daemons("none", False, "", Units(()), frozenset()), TCP)

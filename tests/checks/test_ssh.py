@@ -6,8 +6,9 @@ from audit.check import ANOTHER_ADDRESS, STARTED_HERE, Blocks, NotApplicable, Po
 from audit.facts.names import OwnAddresses, OwnNames, PeerAddresses, Route
 from audit.facts.network import Address
 from audit.facts.reach import Peer
-from audit.facts.ssh_setup import RootShell, SshClient
+from audit.facts.ssh_setup import SERVER, RootShell, SshClient
 from audit.facts.ssh_trust import SshTrust, Trust
+from audit.judge import Missing
 from checks import ssh
 from tests.asked import found
 from tests.ssh_examples import MINE, OTHER, ROUTE, login, server
@@ -76,6 +77,7 @@ class TestTargetKnown:
             ((), "does not"),
             ((Route("127.0.1.1", "lo", "127.0.0.1"),), "back to the source"),
             ((Route("192.0.2.13", "eth0", None),), "192.0.2.13"),
+            ((Route("192.0.2.12", None, None),), "no route"),
         ],
     )
     def test_astray(self, routes, says):
@@ -146,6 +148,11 @@ class TestKey:
     def test_it_may_come_from_there(self, source):
         assert key((MINE, source)) == []
 
+    def test_a_key_with_a_command_of_its_own(self):
+        assert "command=" in key((MINE, "", True))[0].actual
+        assert key((MINE, "", True), (MINE, "")) == []
+        assert key(there=server(forcecommand="/bin/rrsync"))[0].actual.startswith("ForceCommand")
+
     def test_what_else_may_open(self):
         for setting in ({"trustedusercakeys": "/etc/ca"}, {"authorizedkeyscommand": "/bin/sss"}):
             assert key(there=server((OTHER, ""), **setting)) == []
@@ -185,3 +192,22 @@ def test_shell():
     assert len(found(ssh.shell_quiet, RootShell("", False), POLICY)) == 1
     with pytest.raises(NotApplicable):
         found(ssh.shell_quiet, RootShell("Welcome", True), Policy(transport="tcp"))
+
+
+def test_helper():
+    assert found(ssh.helper_there, RootShell("", True, frozenset({"nc"})), POLICY) == []
+    assert len(found(ssh.helper_there, RootShell("", True, frozenset()), POLICY)) == 1
+    with pytest.raises(NotApplicable):
+        found(ssh.helper_there, RootShell("", True, frozenset()), Policy(transport="tls"))
+
+
+def test_what_could_not_be_read():
+    silent = SshClient(())
+    for run, *more in ((ssh.host_key_known, server()), (ssh.key_accepted, server(), OWN)):
+        with pytest.raises(Unavailable, match="told nothing"):
+            found(run, silent, UNTRIED, *more, PEER, POLICY)
+    gone = Missing(Unavailable(SERVER, "timed out"))
+    with pytest.raises(NotApplicable, match="condition"):
+        host_key(known=(), stricthostkeychecking="yes", there=gone)
+    with pytest.raises(Unavailable, match="timed out"):
+        asks(known=(), there=gone)

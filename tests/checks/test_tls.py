@@ -10,7 +10,7 @@ from audit.facts.names import OwnAddresses, OwnNames, PeerAddresses, Route
 from audit.facts.network import Address
 from audit.facts.qemu_conf import QemuConf
 from audit.facts.reach import Peer
-from audit.facts.services import Daemons
+from audit.facts.services import Daemons, Units
 from audit.facts.tls import Certificate, QemuCertificates, TlsCertificates
 from checks import tls
 from tests.asked import found
@@ -85,15 +85,22 @@ def test_one_authority_signs_for_both():
     assert list(run(named, files(ca={"subject": "CN=a", "several": True}), CONF, DAEMONS, TLS)) == []
     with pytest.raises(NotApplicable):
         list(run(one, other, CONF, DAEMONS, SSH))
+    with pytest.raises(Unavailable, match="nothing said"):
+        list(run(one, one, CONF, Daemons("none", False, "", Units(()), frozenset()), TLS))
 
 
 def test_a_certificate_must_be_made_for_its_use():
     run = tls.certificates.function
-    fit = {"usage": ("critical", "Digital Signature"), "purposes": ("critical", "TLS Web Server Authentication")}
+    fit = {
+        "usage": ("critical", "Digital Signature", "Key Encipherment"),
+        "purposes": ("critical", "TLS Web Server Authentication"),
+    }
     assert list(run(files(server=fit), TLS)) == []
     assert list(run(files(server={"purposes": ("TLS Web Client Authentication",)}), TLS)) == [], "not to be heeded"
     [finding] = run(files(server={"purposes": ("critical", "TLS Web Client Authentication")}), TLS)
     assert finding.actual == "TLS Web Client Authentication"
+    [finding] = run(files(server={"usage": ("critical", "Digital Signature")}), TLS)
+    assert finding.expected.endswith("Key Encipherment"), "certificates of elliptic curves lack it, as a rule"
     [finding] = run(files(ca={"usage": ("critical", "Digital Signature")}), TLS)
     assert finding.expected.endswith("Certificate Sign")
     [finding] = run(files(server={"vouched": False}), TLS)

@@ -38,6 +38,7 @@ host /etc/ssh/ssh_host_ecdsa_key 256 SHA256:qKMQjrn0kQ6fh8UG8EsezWIyy0IKGRhBrDwL
 host /etc/ssh/ssh_host_ed25519_key 256 {SHOWN} root@kvm2 (ED25519)
 accepts {OWN}
 accepts ? 10.0.0.0/8
+accepts-forced {OWN}
 # end
 """
 
@@ -93,7 +94,7 @@ class TestServer:
         server = SshServer.parse(said(SERVER, SERVED, ("kvm1", "10.77.0.11"), ("kvm1", "10.77.1.11")))
         assert server.of("10.77.0.11")["permitrootlogin"] == "without-password"
         assert server.host_keys == {SHOWN}, "of those that sshd shows"
-        assert server.accepts == (Key(OWN, ""), Key("?", "10.0.0.0/8"))
+        assert server.accepts == (Key(OWN, ""), Key("?", "10.0.0.0/8"), Key(OWN, "", True))
         with pytest.raises(Unavailable, match="told nothing"):
             server.of("10.77.1.11")
 
@@ -114,8 +115,11 @@ class TestServer:
 
 
 def test_shell():
-    assert RootShell.parse(said(SHELL, "reached\n# end\n")) == RootShell("", True)
-    assert RootShell.parse(said(SHELL, "Welcome\nto kvm2\nreached\n# end\n")) == RootShell("Welcome", True)
+    both = frozenset({"nc", "virt-ssh-helper"})
+    text = "reached\n# has virt-ssh-helper\n# has nc\n# end\n"
+    assert RootShell.parse(said(SHELL, text)) == RootShell("", True, both)
+    assert RootShell.parse(said(SHELL, f"Welcome\nto kvm2\n{text}")) == RootShell("Welcome", True, both)
+    assert RootShell.parse(said(SHELL, "reached\n# end\n")).helpers == frozenset()
     assert RootShell.parse(said(SHELL, "This account is not available.\n# end\n")).runs is False
     with pytest.raises(Unavailable):
         RootShell.parse(said(SHELL, "reached\n"))

@@ -61,10 +61,11 @@ class Scenario:
 
     @property
     def way(self) -> str:
-        """Which of virt-preflight's ways that is: `live`, `copy-storage` or `offline`."""
+        """Which of virt-preflight's ways that is: `live`, or another that it tells beside that."""
         if "--offline" in self.migrate:
             return "offline"
-        return "copy-storage" if "--copy-storage" in self.migrate else "live"
+        ways = {"--copy-storage": "copy-storage", "--migrateuri": "another-address", "--tunnelled": "tunnelled"}
+        return next((way for option, way in ways.items() if option in self.migrate), "live")
 
 
 def load(folder: Path = FOLDER) -> tuple[Scenario, ...]:
