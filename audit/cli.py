@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 import click
 from rich.console import Console
 
-from audit import cli_checks, cli_converge, cli_cpu
+from audit import cli_checks, cli_converge, cli_cpu, cli_explain
 from audit import report as reports
 from audit.check import Check
 from audit.collect import collect, now, probes_of
@@ -262,6 +262,10 @@ commands.add_command(cli_converge.converge)
 # Checks: in audit.cli_checks ---------------------------------------------------------------------------------
 
 commands.add_command(cli_checks.checks)
+
+# Other people's error messages: in audit.cli_explain ---------------------------------------------------------
+
+commands.add_command(cli_explain.explain_)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from audit.catalogue import acceptance, applies, domains, failures, judged, requ
 from audit.check import Blocks, Check
 from audit.evidence import Probe
 from audit.judge import discover
+from audit.messages import SAYINGS, foreseen
 from audit.text import visible
 
 LABEL = 12
@@ -42,13 +43,13 @@ def _no_such(check_id: str, known: Sequence[str]) -> str:
 def _listing(found: Sequence[Check]) -> Iterator[str]:
     groups = domains(found)
     for domain in groups:
-        yield from _wrapped(f"{domain.name} ({len(domain.checks)}): {domain.heading}")
+        yield from wrapped(f"{domain.name} ({len(domain.checks)}): {domain.heading}")
         for check in domain.checks:
-            yield from _wrapped(f"  {check.id}  ({_in_short(check)})", "      ")
-            yield from _wrapped(f"      {check.title}", "      ")
+            yield from wrapped(f"  {check.id}  ({_in_short(check)})", "      ")
+            yield from wrapped(f"      {check.title}", "      ")
         yield ""
     among = f" in {len(groups)} domains" if len(groups) > 1 else ""
-    yield from _wrapped(f"{len(found)} checks{among}. `virt-preflight checks ID` tells one of them in full.")
+    yield from wrapped(f"{len(found)} checks{among}. `virt-preflight checks ID` tells one of them in full.")
 
 
 def _in_short(check: Check) -> str:
@@ -58,28 +59,30 @@ def _in_short(check: Check) -> str:
 
 def _description(check: Check) -> Iterator[str]:
     yield check.id
-    yield from _wrapped(check.title)
+    yield from wrapped(check.title)
     if check.why:
         yield ""
-        yield from _wrapped(check.why)
+        yield from wrapped(check.why)
     yield ""
-    yield from _labelled("judged", f"{judged(check)} ({check.scope.value})")
-    yield from _labelled("counts for", applies(check))
-    yield from _labelled("severity", check.severity.name.lower())
-    yield from _labelled("blocks", check.blocks.value)
-    yield from _labelled("would show", shows(check))
-    yield from _labelled("reference", check.reference)
-    yield from _labelled("remedy", check.remedy or "each finding has its own")
-    yield from _labelled(
+    yield from labelled("judged", f"{judged(check)} ({check.scope.value})")
+    yield from labelled("counts for", applies(check))
+    yield from labelled("severity", check.severity.name.lower())
+    yield from labelled("blocks", check.blocks.value)
+    yield from labelled("would show", shows(check))
+    yield from labelled("reference", check.reference)
+    yield from labelled("remedy", check.remedy or "each finding has its own")
+    yield from labelled(
         "skipped", "where its question does not arise; results.json (checks[].skipped) has the reasons and how often"
     )
     for number, probe in enumerate(check.probes):
-        yield from _labelled("" if number else "evidence", _told(probe))
-        yield from _labelled("", f"  {probe.by_hand}", whole=True)
+        yield from labelled("" if number else "evidence", _told(probe))
+        yield from labelled("", f"  {probe.by_hand}", whole=True)
     says = {row.id: row.says for row in (*requirements(), *failures())}
     for number, id_ in enumerate(check.covers):
-        yield from _labelled("" if number else "answers", f"{id_}: {says.get(id_, 'not a row of this version')}")
-    yield from _labelled("accepting", acceptance(check))
+        yield from labelled("" if number else "answers", f"{id_}: {says.get(id_, 'not a row of this version')}")
+    for number, message in enumerate(foreseen(check.id)[:SAYINGS]):
+        yield from labelled("" if number else "would say", message.said)
+    yield from labelled("accepting", acceptance(check))
 
 
 def _told(probe: Probe) -> str:
@@ -88,16 +91,16 @@ def _told(probe: Probe) -> str:
     return f"{probe.name}{root}{active}; by hand:"
 
 
-def _labelled(label: str, text: str, *, whole: bool = False) -> Iterator[str]:
-    """`whole`: a command, which is not broken so that it can be pasted."""
+def labelled(label: str, text: str, *, whole: bool = False) -> Iterator[str]:
+    """Lines with what stands before them. `whole`: a command, which is not broken so that it can be pasted."""
     head = f"{label:{LABEL}}"
     if whole:
         yield from (f"{' ' * LABEL}{line}" for line in text.splitlines())
     else:
-        yield from _wrapped(head + text, " " * LABEL)
+        yield from wrapped(head + text, " " * LABEL)
 
 
-def _wrapped(text: str, indent: str = "") -> list[str]:
+def wrapped(text: str, indent: str = "") -> list[str]:
     """Lines as wide as the terminal, 80 columns where there is none (or what COLUMNS says)."""
     width = max(40, shutil.get_terminal_size((80, 24)).columns)
     return textwrap.wrap(

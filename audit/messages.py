@@ -8,7 +8,7 @@ after `visible`.
 
 import re
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from functools import cache
@@ -24,14 +24,17 @@ LIMIT = 64 * 1024
 """Characters that are looked at, the last ones: in a log what matters stands at the end."""
 MOST = 20
 """Explanations of one text."""
+SAYINGS = 3
+"""How many messages are told of one check."""
 _HITS = 50
 """Places where one pattern is looked for in a text."""
 _SHOWN = 240
 
-_QUOTES = str.maketrans(dict.fromkeys("\u2018\u2019\u201a\u201b\u201c\u201d\u201e\u2039\u203a\u00ab\u00bb`´\"", "'"))
+_QUOTES = str.maketrans(dict.fromkeys('\u2018\u2019\u201a\u201b\u201c\u201d\u201e\u2039\u203a\u00ab\u00bb`´"', "'"))
 _WRITTEN_QUOTES = re.compile(r"\\x2[27]|&(?:quot|apos|#39|#34);|\\[\"']", re.IGNORECASE)
+_SEVERAL_QUOTES = re.compile("'{2,}")
 _COLOURS = re.compile(r"\x1b\[[0-9;?]{0,20}[A-Za-z]")
-_OPEN = re.compile(r"(?<!\?P)<([a-z_]*)>|…")
+_OPEN = re.compile(r"(\?P)?<([a-z_]*)>|…")
 _MARK = "__"
 """Between a value's name and its number: the same name may stand in several alternatives."""
 _VALUE = r"(?:(?<=').{1,200}?(?=')|[^\s']{1,200})"
@@ -46,7 +49,7 @@ class Depth(IntEnum):
     EFFECT = 1
     """It follows from something that another message may name."""
     WRAPPER = 2
-    """It says that something failed, not what."""
+    """It says that something failed, not what; told only where nothing else is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +71,11 @@ class Message:
     """Commands of the remedy. Like cause and remedy they may name groups of the patterns: `{path}`."""
     seen: str
     """Where it is said or was met."""
+
+    @property
+    def said(self) -> str:
+        """The example, on one line."""
+        return " ".join(self.example.split())
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,10 +110,10 @@ class _Hit:
     values: tuple[tuple[str, str], ...]
 
     def covers(self, other: "_Hit") -> bool:
-        """It says the same, and more exactly."""
-        inside = self.start <= other.start and other.end <= self.end
-        smaller = other.end - other.start < self.end - self.start
-        return inside and self.message.depth <= other.message.depth and smaller
+        """They are about the same words, and this one says more: it is nearer to the root, or holds the other whole."""
+        if self.message.depth < other.message.depth:
+            return self.start < other.end and other.start < self.end
+        return self.message.depth == other.message.depth and self.start <= other.start and other.end <= self.end
 
 
 @cache
@@ -149,7 +157,10 @@ def compiled(pattern: str) -> re.Pattern[str]:
     def bounded(match: re.Match[str]) -> str:
         if match[0] == "…":
             return ".{0,200}?"
-        return f"'?(?P<{match[1]}{_MARK}{next(number)}>{_VALUE})'?" if match[1] else f"'?{_VALUE}'?"
+        group = f"?P<{match[2]}{_MARK}{next(number)}>"
+        if match[1]:  # a group that is written out
+            return group
+        return f"'?({group}{_VALUE})'?" if match[2] else f"'?{_VALUE}'?"
 
     return re.compile(_OPEN.sub(bounded, pattern), re.IGNORECASE)
 
@@ -167,19 +178,27 @@ def explain(text: str) -> tuple[Explanation, ...]:
     """
     said = plain(text)
     hits = [hit for message in messages() for hit in _hits(message, said)]
-    hits = [hit for hit in hits if not any(other.covers(hit) for other in hits)]
-    hits.sort(key=lambda hit: (hit.message.depth, hit.start, hit.start - hit.end))
-    taken: dict[tuple[object, ...], _Hit] = {}
-    for hit in hits:
-        if not any(kept.start == hit.start and kept.end == hit.end for kept in taken.values()):
-            taken.setdefault((hit.message.id, hit.values), hit)
-    return tuple(_told(hit) for hit in list(taken.values())[:MOST])
+    kept: list[_Hit] = []
+    for hit in sorted(hits, key=lambda hit: (hit.message.depth, hit.start - hit.end, hit.start)):
+        if not any(other.covers(hit) for other in kept):
+            kept.append(hit)
+    if any(hit.message.depth is not Depth.WRAPPER for hit in kept):
+        kept = [hit for hit in kept if hit.message.depth is not Depth.WRAPPER]
+    kept.sort(key=lambda hit: (hit.message.depth, hit.start))
+    return tuple(_told(hit) for n, hit in enumerate(kept) if not _repeated(hit, n, kept))[:MOST]
+
+
+def _repeated(hit: _Hit, number: int, kept: Sequence[_Hit]) -> bool:
+    """The same message is told already of the same thing, or is told elsewhere with more of its values."""
+    alike = ((n, other) for n, other in enumerate(kept) if other.message.id == hit.message.id and n != number)
+    ours = set(hit.values)
+    return any(ours < set(other.values) or (ours == set(other.values) and n < number) for n, other in alike)
 
 
 def plain(text: str) -> str:
     """The end of the text as patterns see it: on one line, without colours, with one kind of quotes."""
     cut = _COLOURS.sub("", text[-LIMIT:])
-    return " ".join(_WRITTEN_QUOTES.sub("'", cut).translate(_QUOTES).split())
+    return _SEVERAL_QUOTES.sub("'", " ".join(_WRITTEN_QUOTES.sub("'", cut).translate(_QUOTES).split()))
 
 
 def _hits(message: Message, said: str) -> Iterator[_Hit]:
@@ -199,20 +218,20 @@ def _told(hit: _Hit) -> Explanation:
         visible(hit.words, _SHOWN),
         _filled(message.cause, values),
         _filled(message.remedy, values),
-        tuple(_filled(command, values, shell=True) for command in message.run),
+        tuple(_filled(command, values, pasted=True) for command in message.run),
     )
 
 
-def _filled(text: str, values: Mapping[str, str], *, shell: bool = False) -> str:
+def _filled(text: str, values: Mapping[str, str], *, pasted: bool = False) -> str:
     """With the values, or, where the words did not tell one, its name in capitals.
 
-    A shell's are quoted, and never look like an option.
+    In what is to be pasted they are quoted for the shell, and never look like an option.
     """
 
     def value(match: re.Match[str]) -> str:
         found = visible(values.get(match[1], ""), _SHOWN).strip()
-        if not found or (shell and (found.startswith("-") or found.endswith("…"))):
+        if not found or (pasted and (found.startswith("-") or found.endswith("…"))):
             return match[1].upper()
-        return shlex.quote(found) if shell else found
+        return shlex.quote(found) if pasted else found
 
     return _NAMED.sub(value, text)

@@ -19,6 +19,7 @@ from audit.catalogue import Answer, answers, applies, domains, judged, shows  # 
 from audit.check import Check  # noqa: E402
 from audit.evidence import Probe  # noqa: E402
 from audit.judge import discover  # noqa: E402
+from audit.messages import SAYINGS, foreseen  # noqa: E402
 
 DOCS = ROOT / "docs"
 MADE = "<!-- Written by scripts/make_docs.py from the checks and from audit/data. Do not edit by hand. -->"
@@ -139,6 +140,9 @@ def _check(check: Check) -> Iterator[str]:
     yield f"* Severity: {check.severity.name.lower()}. Blocks: {check.blocks.value}. Would show: {shows(check)}."
     yield f"* Reference: {_prose(check.reference)}"
     yield f"* Remedy: {_prose(check.remedy) if check.remedy else 'each finding has its own.'}"
+    if said := foreseen(check.id)[:SAYINGS]:
+        yield "* libvirt, QEMU or ssh would say:"
+        yield from (f"  * {_code(message.said)}" for message in said)
     if check.covers:
         yield f"* Answers: {', '.join(f'[{id_}](coverage.md#{_anchor(id_)})' for id_ in check.covers)}"
     yield "* Evidence:"
@@ -148,8 +152,12 @@ def _check(check: Check) -> Iterator[str]:
 def _evidence(probe: Probe) -> str:
     root = " (as root)" if "$sudo" in probe.command else ""
     active = f" (active: asked only with `{probe.option}`)" if probe.option else ""
-    fence = "``" if "`" in probe.by_hand else "`"
-    return f"  * `{probe.name}`{root}{active}: {fence}{' '.join(probe.by_hand.split())}{fence}"
+    return f"  * `{probe.name}`{root}{active}: {_code(' '.join(probe.by_hand.split()))}"
+
+
+def _code(text: str) -> str:
+    fence = "``" if "`" in text else "`"
+    return f"{fence}{text}{fence}"
 
 
 def _prose(text: str) -> str:
