@@ -13,7 +13,7 @@ import yaml
 
 from audit import messages
 from tests.lab.commands import Done, LabError
-from tests.lab.guests import make_disk
+from tests.lab.guests import MAKE_DISK
 from tests.lab.hosts import Lab
 from tests.lab.scenarios import Scenario
 
@@ -91,7 +91,7 @@ def _at(lab: Lab, where: str, command: str) -> Done:
 
 def _all(lab: Lab, commands: Mapping[str, str]) -> None:
     for where, command in commands.items():
-        done = _at(lab, where, f"set -e\n{command}")
+        done = _at(lab, where, f"set -e\n{MAKE_DISK}\n{command}")
         if done.status:
             raise LabError(f"{where}: {command}: exit status {done.status}: {done.words}")
 
@@ -100,7 +100,7 @@ def _prepare(lab: Lab, scenario: Scenario) -> None:
     guest, source = scenario.guest, lab.hosts[scenario.source]
     _all(lab, scenario.before)
     if guest.disk_path:
-        source.must(make_disk(guest.disk_path))
+        source.must(f"{MAKE_DISK}\nmake_disk {guest.disk_path}")
     source.must("cat >/run/guest.xml", stdin=guest.xml())
     source.must(f"virsh -q {'create' if guest.transient else 'define'} /run/guest.xml")
     if guest.start and not guest.transient:
@@ -131,25 +131,24 @@ def read(results: dict[str, Any], scenario: Scenario) -> Predicted:
         for target in guest["targets"]:
             if target["host"] != scenario.target:
                 continue
-            reasons = tuple((reason["check"], reason["message"]) for reason in target["reasons"])
             ways = {way["kind"]: way for way in target.get("ways", ())}
             way = ways.get(scenario.way, target)
-            return Predicted(way["verdict"], reasons)
+            return Predicted(way["verdict"], tuple((r["check"], r["message"]) for r in way.get("reasons", target["reasons"])))
     unread = (("host.reached", host["problem"]) for host in results["hosts"] if host["problem"])
     return Predicted("unknown", tuple(unread))
 
 
 def _migrate(lab: Lab, scenario: Scenario) -> Happened:
-    before = _cpu(lab, scenario, scenario.source)
+    before, content = _cpu(lab, scenario, scenario.source), _content(lab, scenario, scenario.source)
     begin = time.monotonic()
     done = _at(lab, scenario.at or scenario.source, scenario.command)
     seconds = time.monotonic() - begin
-    harm = "" if done.status else _harm(lab, scenario, before)
+    harm = "" if done.status else _harm(lab, scenario, before, content)
     real: Real = "refused" if done.status else "harmed" if harm else "moved"
     return Happened(real, done.status, harm or done.words if real != "moved" else "", seconds)
 
 
-def _harm(lab: Lab, scenario: Scenario, cpu: Any) -> str:
+def _harm(lab: Lab, scenario: Scenario, cpu: Any, content: Mapping[str, str]) -> str:
     """What is wrong with a guest that libvirt says has moved; empty: nothing."""
     target, guest = lab.hosts[scenario.target], scenario.guest
     if scenario.way == "offline":
@@ -163,6 +162,9 @@ def _harm(lab: Lab, scenario: Scenario, cpu: Any) -> str:
         return "it runs on both hosts"
     if cpu and _cpu(lab, scenario, scenario.target) != cpu:
         return "the CPU features that the guest was started with are not those it now has"
+    for disk, hashed in _content(lab, scenario, scenario.target).items():
+        if content.get(disk, hashed) != hashed:
+            return f"{disk} has another content there"
     time.sleep(0.5)
     printed = target(f"cat {guest.log}").out
     if "!" in printed:
@@ -181,3 +183,16 @@ def _cpu(lab: Lab, scenario: Scenario, host: str) -> Any:
     cpus = ask(execute="query-cpus-fast")
     asked = {"path": cpus[0]["qom-path"], "property": "feature-words"} if cpus else {}
     return ask(execute="qom-get", arguments=asked) if cpus else None
+
+
+_HASH = r"""
+virsh -q domblklist GUEST --details | while read -r type device target path; do
+    [ ! -e "$path" ] || echo "$target $(qemu-io -U -r -c 'read -v 0 512' "$path" 2>&1 | grep '^[0-9a-f]*: ' | md5sum)"
+done
+"""
+
+
+def _content(lab: Lab, scenario: Scenario, host: str) -> dict[str, str]:
+    """By disk: what the guest's images begin with, as far as they are files."""
+    done = lab.hosts[host](_HASH.replace("GUEST", scenario.guest.name))
+    return {line.split()[0]: line.split()[1] for line in done.out.splitlines()}
