@@ -25,6 +25,7 @@ from audit.facts.paths import Paths, PathState
 from audit.facts.pools import Pools, Secrets
 from audit.facts.storage import Mount, Mounts, Place, SharedFilesystems, same_file
 from audit.facts.versions import Libvirt, Version
+from audit.facts.volumes import Volumes
 from checks._storage import both_local, copied_to, path_of
 
 QEMU_FLUSHES = Version(5, 7, 0)
@@ -326,6 +327,38 @@ def pools(disks: GuestDisks, there: Target[Pools]) -> Iterator[Finding]:
                 because=f"storage pool '{name}' is not active",
                 remedy=f"On the target: virsh pool-start {shlex.quote(name)}",
             )
+
+
+@check(
+    severity=Severity.HIGH,
+    blocks=Blocks.MIGRATION,
+    stage=Stage.PREPARE,
+    reference="libvirt 11.3 virDomainDiskTranslateSourcePool",
+    covers=("failure 47",),
+)
+def volumes(disks: GuestDisks, pools: Target[Pools], there: Target[Volumes]) -> Told:
+    """The target's pools know the guest's volumes.
+
+    A pool lists its folder or volume group when it is started or refreshed. What came there by another way, or from
+    another host, it does not know until then, and libvirt does not find the volume, though its file is there.
+    """
+    for disk in disks.disks:
+        if disk.pool is None or disk.source is None:
+            continue
+        name, volume = disk.pool, disk.source.partition("/")[2]
+        try:
+            pool = pools.find(name)
+            if pool is None or not pool.active or there.has(name, volume):
+                continue  # a missing pool is another check's
+        except Unavailable as why:
+            yield why
+            continue
+        yield Finding(
+            expected=f"a volume {volume} in the target's pool {name}",
+            actual="none",
+            because=f"Storage volume not found: no storage vol with matching name '{volume}'",
+            remedy=f"On the target: virsh pool-refresh {shlex.quote(name)}",
+        )
 
 
 @check(
