@@ -26,7 +26,9 @@ from audit.facts.base import GuestFact, HostFact, Unavailable
 from audit.policy import Policy
 
 __all__ = [
+    "COPY_CHANGES",
     "COPY_STORAGE",
+    "COPY_WHOLE",
     "At",
     "Blocks",
     "Check",
@@ -48,6 +50,10 @@ __all__ = [
 
 COPY_STORAGE = "copy-storage"
 """The way in which `virsh migrate --copy-storage-all` copies the disks along."""
+COPY_CHANGES = "copy-storage-inc"
+"""The way in which `--copy-storage-inc` does: each disk's top image only, onto one that is there already."""
+COPY_WHOLE = "copy-whole"
+"""Of a finding: it is moot where disks are copied whole, not where only their top images are."""
 
 
 class Severity(IntEnum):
@@ -108,7 +114,8 @@ class Finding:
     """One violation: what must hold, what was found, why it matters here, and perhaps a remedy fitted to it.
 
     `hosts` of a cluster check's finding are those it concerns; routes between two of them are affected. `lifted_by`:
-    the way of migrating that makes the finding moot (COPY_STORAGE), with `about` naming the disk that it is about.
+    the way of migrating that makes the finding moot (COPY_STORAGE, COPY_WHOLE), with `about` naming the disk that it is
+    about.
     """
 
     expected: str
@@ -219,7 +226,8 @@ def check(
 
     `offline`: it holds for the offline migration of a shut-off guest too. `plain_guest`: it is about the plain
     host-model guest that a pair is judged for; a real guest is judged by its own configuration instead.
-    `way`: it bears only on migrating in that way (COPY_STORAGE), which is judged beside the usual one. `covers`: ids of
+    `way`: it bears only on migrating in that way (COPY_STORAGE, and so COPY_CHANGES; or the latter alone), which is
+    judged beside the usual one. `covers`: ids of
     the requirements and known failures that it answers, from which docs/coverage.md is made.
     Raises `TypeError` when the signature makes no scope.
     """

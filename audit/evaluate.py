@@ -362,8 +362,15 @@ def _guest(cluster: ClusterRoutes, routes: GuestRoutes, facts: Facts) -> GuestRe
 def _target(host: str, route: Route, ways: Sequence[Way]) -> TargetResult:
     target = TargetResult(host=host, verdict=route.verdict, reasons=list(route.reasons))
     if ways:
-        target["ways"] = [WayResult(kind=way.kind, verdict=way.verdict, disks=list(way.disks)) for way in ways]
+        target["ways"] = [_way(way) for way in ways]
     return target
+
+
+def _way(way: Way) -> WayResult:
+    told = WayResult(kind=way.kind, verdict=way.verdict, disks=list(way.disks))
+    if way.reasons:
+        told["reasons"] = list(way.reasons)
+    return told
 
 
 def _value(facts: Facts, guest: Guest, kind: type[GuestFact], name: str) -> Any:

@@ -87,9 +87,20 @@ AFTERWARDS = (
 
 
 def other_way(way: WayResult) -> str:
-    """One way that is open, or might be, where the usual one is not."""
+    """A way that is open, or might be, where the usual one is not, or only wants an image made; "": one not to tell."""
     doubt = {"conditions": ", with conditions", "unknown": ", not proved"}.get(way["verdict"], "")
-    if way["kind"] == "copy-storage":
-        disks = visible(shlex.quote(",".join(way["disks"])), 120)
-        return f"live with {disks} copied along (--copy-storage-all --migrate-disks {disks}){doubt}"
-    return f"offline: its definition only{doubt}"
+    if way["verdict"] == "no":
+        first = next(iter(way.get("reasons", ())), None)
+        if first is None or first["check"] != _IMAGE_MADE:
+            return ""
+        doubt = f", not before this: {visible(first['message'], 240)}"
+    if way["kind"] == "offline":
+        return f"offline: its definition only{doubt}"
+    if way["kind"] == "copy-storage-inc":
+        return ""
+    disks = visible(shlex.quote(",".join(way["disks"])), 120)
+    return f"live with {disks} copied along (--copy-storage-all --migrate-disks {disks}){doubt}"
+
+
+_IMAGE_MADE = "copying.image_made"
+"""The check of what a single command on the target mends."""

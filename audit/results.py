@@ -12,7 +12,7 @@ FORMAT = "virt-preflight/results/1"
 
 Verdict = Literal["GO", "GO WITH CONDITIONS", "NO-GO", "CANNOT SAY"]
 RouteVerdict = Literal["yes", "conditions", "no", "unknown"]
-WayKind = Literal["copy-storage", "offline"]
+WayKind = Literal["copy-storage", "copy-storage-inc", "offline"]
 Status = Literal["fail", "unknown", "error"]
 
 EXIT_STATUS: dict[str, int] = {"GO": 0, "NO-GO": 3, "GO WITH CONDITIONS": 4, "CANNOT SAY": 5}
@@ -153,11 +153,14 @@ class Pair(TypedDict):
 
 
 class WayResult(TypedDict):
-    """Another way to a target, where the usual one is not open: live with `disks` copied along, or offline."""
+    """Another way to a target, where the usual one is not open: live with `disks` copied along, whole or their
+    top images only, or offline."""
 
     kind: WayKind
     verdict: RouteVerdict
     disks: list[str]
+    reasons: NotRequired[list[Reason]]
+    """Why it is closed, or open with conditions only, the decisive one first; the first few. Absent: there are none."""
 
 
 class TargetResult(TypedDict):

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
-from audit.check import COPY_STORAGE, Blocks, Role, Severity
+from audit.check import COPY_CHANGES, COPY_STORAGE, COPY_WHOLE, Blocks, Role, Severity
 from audit.facts.base import Guest
 from audit.guest_advice import CPU_DOMAINS, Barrier
 from audit.judge import Judged, Judgements, Outcome, Subject
@@ -33,6 +33,8 @@ class Way(NamedTuple):
     verdict: RouteVerdict
     disks: tuple[str, ...] = ()
     """Those that would be copied along."""
+    reasons: tuple[Reason, ...] = ()
+    """Why it is not open, or not without conditions; the one that the migration would meet first first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +47,7 @@ class GuestRoutes:
     departure: Route
     """What its own configuration and host say about leaving, whatever the target."""
     ways: Mapping[str, tuple[Way, ...]] = field(default_factory=dict)
-    """By target: other ways that are not closed."""
+    """By target: other ways."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +80,7 @@ def guest_route(found: Judgements, cluster: str, guest: Guest, target: str, *, a
 def other_ways(
     found: Judgements, cluster: str, guest: Guest, target: str, usual: RouteVerdict, *, persistent: bool
 ) -> tuple[Way, ...]:
-    """For a running guest whose usual route is not open: which other ways to the target are not closed either.
+    """For a running guest whose usual route is not open: other ways to the target, closed ones with why.
 
     Its disks are copied along, where nothing else but that they are not there is in the way; or it is moved offline,
     that is, its definition, while it is shut off or to be started there (which a guest without a definition cannot be).
@@ -87,20 +89,31 @@ def other_ways(
         return ()
     outcomes = _bearing(found, cluster, guest, target)
     ways = []
-    lifted = [o for o in outcomes if any(f.lifted_by == COPY_STORAGE for f in o.judged.findings)]
-    if lifted:
-        copied = (_copying(outcome) for outcome in outcomes if not outcome.check.plain_guest)
-        disks = {f.about for o in lifted for f in o.judged.findings if f.lifted_by == COPY_STORAGE}
-        ways.append(Way("copy-storage", _route(o for o in copied if o is not None).verdict, tuple(sorted(disks))))
+    disks = {f.about for o in outcomes for f in o.judged.findings if f.lifted_by == COPY_STORAGE}
+    if disks:
+        names, real = tuple(sorted(disks)), [o for o in outcomes if not o.check.plain_guest]
+        whole = [_copying(o, COPY_STORAGE, COPY_WHOLE) for o in real if o.check.way != COPY_CHANGES]
+        changes = [_copying(o, COPY_STORAGE) for o in real]
+        ways.append(_way("copy-storage", filter(None, whole), names))
+        ways.append(_way("copy-storage-inc", filter(None, changes), names))
     if persistent:
-        ways.append(Way("offline", _route(_concerning(outcomes, active=False)).verdict))
-    return tuple(way for way in ways if way.verdict != "no")
+        ways.append(_way("offline", _concerning(outcomes, active=False)))
+    return tuple(ways)
 
 
-def _copying(outcome: Outcome) -> Outcome | None:
+def _way(kind: WayKind, outcomes: Iterable[Outcome], disks: tuple[str, ...] = ()) -> Way:
+    route = _route(outcomes)
+    return Way(kind, route.verdict, disks, route.reasons[:_REASONS])
+
+
+_REASONS = 4
+"""So many of a way's reasons are told: there are as many ways as routes."""
+
+
+def _copying(outcome: Outcome, *lifts: str) -> Outcome | None:
     """The outcome for a migration that copies the disks; None: it is moot then. What was hidden behind is not."""
     judged = outcome.judged
-    findings = tuple(finding for finding in judged.findings if finding.lifted_by != COPY_STORAGE)
+    findings = tuple(finding for finding in judged.findings if finding.lifted_by not in lifts)
     if len(findings) == len(judged.findings):
         return outcome
     if findings or not judged.reason:

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 from audit.check import (
     COPY_STORAGE,
+    COPY_WHOLE,
     Blocks,
     Finding,
     NotApplicable,
@@ -23,6 +24,7 @@ from audit.facts.guest_devices import Disk, GuestDevices, GuestDisks
 from audit.facts.names import OwnAddresses
 from audit.facts.paths import Paths, PathState
 from audit.facts.pools import Pools, Secrets
+from audit.facts.portals import Portals
 from audit.facts.storage import Mount, Mounts, Place, SharedFilesystems, same_file
 from audit.facts.versions import Libvirt, Version
 from audit.facts.volumes import Volumes
@@ -239,6 +241,8 @@ def backing_chain(state: GuestState, disks: GuestDisks, here: Source[Paths], the
                 expected=f"{path} on the target",
                 actual="not there",
                 because=f"Cannot access backing file '{path}' of {disk.target}",
+                lifted_by=COPY_WHOLE if copyable(disk) else "",
+                about=disk.target,
             )
             continue
         ours = yield from if_known(here.find(path))
@@ -252,6 +256,8 @@ def backing_chain(state: GuestState, disks: GuestDisks, here: Source[Paths], the
                 expected=f"{path}: the same image on both hosts",
                 actual=differs,
                 because=f"the image below {disk.target} is another one there",
+                lifted_by=COPY_WHOLE if copyable(disk) else "",
+                about=disk.target,
             )
     for disk in disks.disks:
         if disk.source is not None and not disk.backing_known and disk.type in {"file", "block", "volume"}:
@@ -382,6 +388,36 @@ def secrets(disks: GuestDisks, devices: GuestDevices, there: Target[Secrets]) ->
                 expected=f"the secret {name} on the target",
                 actual="none",
                 because=f"Secret not found: no secret with matching uuid '{name}'",
+            )
+
+
+@check(
+    severity=Severity.HIGH,
+    blocks=Blocks.MIGRATION,
+    stage=Stage.START,
+    reference="QEMU block/nbd.c, iscsi.c, rbd.c: what it connects to at its start",
+    remedy="Open the storage's network and port for the target, and let its name resolve there",
+    covers=("12.6/storage-ceph", "failure 49"),
+)
+def storage_answers(state: GuestState, disks: GuestDisks, there: Target[Portals]) -> Told:
+    """The network storage of the guest's disks takes connections from the target.
+
+    QEMU on the target connects to it by itself. Of several servers of one disk, as Ceph's monitors, one is enough.
+    Whether the storage lets the target in, only QEMU's own attempt would show.
+    """
+    if not state.active:
+        raise NotApplicable("shut off: its storage is not spoken to")
+    for disk in disks.disks:
+        try:
+            problems = {f"{host}:{port}": there.problem(host, port) for host, port in disk.portals}
+        except Unavailable as why:
+            yield why
+            continue
+        if problems and all(problems.values()):
+            yield Finding(
+                expected=f"a connection from the target to {', '.join(problems)}",
+                actual=", ".join(dict.fromkeys(problems.values())),
+                because=f"the storage of {disk.target}: Failed to connect",
             )
 
 

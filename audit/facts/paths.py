@@ -132,7 +132,7 @@ one() {
     [ "$end" = whole ] || return 0
     $as timeout -s KILL 5 stat -f -c "fs %t %i" -- "${path:-/}"
     [ -z "$hypervisor" ] || may=$($hypervisor timeout -s KILL 5 sh -c "
-        test -e \\"\\$0\\" && printf e; test -r \\"\\$0\\" && printf r; test -w \\"\\$0\\" && printf w; printf ." "${path:-/}")
+        for right in e r w; do test -\\$right \\"\\$0\\" && printf \\$right; done; printf ." "${path:-/}")
     [ -z "$may" ] || echo "may $uid -${may%.}"
     [ ! -f "$path" ] || head=$($as timeout -s KILL 5 head -c 32 -- "$path" | od -An -v -tx1 | tr -d " \\n")
     case $head in

@@ -266,10 +266,14 @@ def same_file(here: Place, there: Place) -> bool | None:
 
 def _numbered_apart(here: Place, there: Place) -> bool | None:
     """Of one file system's name and two file numbers: another file, but where clients make up numbers of their own."""
-    assert here.mount and there.mount
+    mounts = (here.mount, there.mount)
     numbers = (here.state.inode, there.state.inode)
-    if here.shared in _SMB and any("noserverino" in mount.options for mount in (here.mount, there.mount)):
-        return True if here.mount.root == there.mount.root and here.state.size == there.state.size else None
+    if here.shared in _SMB and any("noserverino" in mount.options for mount in mounts if mount):
+        return (
+            True
+            if len({mount.root for mount in mounts if mount}) == 1 and here.state.size == there.state.size
+            else None
+        )
     # 64-bit numbers are folded into 32 bits for clients that ask for it (ino32, enable-ino32).
     return None if min(numbers) < 2**32 <= max(numbers) else False
 

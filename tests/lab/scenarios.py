@@ -1,5 +1,6 @@
 """Scenarios: how to prepare the hosts and the guest, and the migration to try. What comes of it, only trying tells."""
 
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -58,10 +59,19 @@ class Scenario:
 
     @property
     def way(self) -> str:
-        """Which of virt-preflight's ways that is: `live`, `copy-storage` or `offline`."""
+        """Which of virt-preflight's ways that is: `live`, `copy-storage`, `copy-storage-inc` or `offline`."""
         if "--offline" in self.migrate:
             return "offline"
+        if "--copy-storage-inc" in self.migrate:
+            return "copy-storage-inc"
         return "copy-storage" if "--copy-storage" in self.migrate else "live"
+
+    @property
+    def copied(self) -> frozenset[str]:
+        """The disks that the command names to be copied; empty: none by name."""
+        words = shlex.split(self.migrate)
+        named = words[words.index("--migrate-disks") + 1] if "--migrate-disks" in words else ""
+        return frozenset(filter(None, named.split(",")))
 
 
 def load(folder: Path = FOLDER) -> tuple[Scenario, ...]:

@@ -131,11 +131,26 @@ def read(results: dict[str, Any], scenario: Scenario) -> Predicted:
         for target in guest["targets"]:
             if target["host"] != scenario.target:
                 continue
-            ways = {way["kind"]: way for way in target.get("ways", ())}
-            way = ways.get(scenario.way, target)
-            return Predicted(way["verdict"], tuple((r["check"], r["message"]) for r in way.get("reasons", target["reasons"])))
+            return _of_way(target, scenario)
     unread = (("host.reached", host["problem"]) for host in results["hosts"] if host["problem"])
     return Predicted("unknown", tuple(unread))
+
+
+def _of_way(target: Mapping[str, Any], scenario: Scenario) -> Predicted:
+    """What is said of the scenario's way to the target. Of copying, results say which disks are to be named."""
+    ways = {way["kind"]: way for way in target.get("ways", ())}
+    way = ways.get(scenario.way, target)
+    reasons = tuple((reason["check"], reason["message"]) for reason in way.get("reasons", ()))
+    if scenario.way.startswith("copy"):
+        own = [reason for reason in reasons if reason[0] == _ONLY_OWN]
+        if way is target and way["verdict"] in ("yes", "conditions"):
+            own = [(_ONLY_OWN, "all disks are shared, and none is offered to be copied")]
+        if own and not (scenario.copied and scenario.copied <= set(way.get("disks", ()))):
+            return Predicted("no", tuple(own))
+    return Predicted(way["verdict"], reasons)
+
+
+_ONLY_OWN = "copying.only_own"
 
 
 def _migrate(lab: Lab, scenario: Scenario) -> Happened:
