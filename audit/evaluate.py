@@ -369,6 +369,8 @@ def _guest(cluster: ClusterRoutes, routes: GuestRoutes, facts: Facts) -> GuestRe
 
 def _way(way: Way) -> WayResult:
     result = WayResult(kind=way.kind, verdict=way.verdict, disks=list(way.disks))
+    if way.reasons:
+        result["reasons"] = list(way.reasons)
     if way.options:
         result["options"] = list(way.options)
     return result
@@ -379,8 +381,3 @@ def _target(host: str, route: Route, ways: Sequence[Way]) -> TargetResult:
     if ways:
         target["ways"] = [_way(way) for way in ways]
     return target
-
-
-def _value(facts: Facts, guest: Guest, kind: type[GuestFact], name: str) -> Any:
-    fact = facts.of_guest(guest, kind)
-    return None if isinstance(fact, Unavailable) else getattr(fact, name)

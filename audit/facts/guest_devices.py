@@ -42,6 +42,8 @@ class Disk:
     """UUIDs or usages of the secrets that the host must know to open it."""
     startup_policy: str = "mandatory"
     """What libvirt does when the source is missing: `optional` and `requisite` drop it when migrating."""
+    portals: tuple[tuple[str, int], ...] = ()
+    """Of a network disk: hosts and TCP ports; one that answers will do."""
 
     @property
     def local(self) -> bool:
@@ -106,7 +108,38 @@ def _disk(node: etree._Element) -> Disk:
         mirror=node.find("mirror") is not None,
         secrets=tuple(dict.fromkeys(secrets)),
         startup_policy=_get(node, "source", "startupPolicy") or "mandatory",
+        portals=_portals(node.find("source")) if kind == "network" else (),
     )
+
+
+# qemuDomainStorageSource defaults (libvirt virstoragefile.c); Ceph's monitors listen at either port, or both.
+_PORTS = {
+    "iscsi": (3260,),
+    "nbd": (10809,),
+    "rbd": (3300, 6789),
+    "gluster": (24007,),
+    "sheepdog": (7000,),
+    "ssh": (22,),
+    "http": (80,),
+    "https": (443,),
+    "ftp": (21,),
+    "ftps": (990,),
+    "nfs": (2049,),
+}
+
+
+def _portals(source: etree._Element | None) -> tuple[tuple[str, int], ...]:
+    """Where a network disk's storage listens; () where the XML does not say, or it is no TCP port."""
+    if source is None:
+        return ()
+    found = []
+    for host in source.iterfind("host"):
+        name, port = host.get("name"), host.get("port")
+        if name and host.get("transport", "tcp") == "tcp":
+            found += [
+                (name, int(number)) for number in ((port,) if port else _PORTS.get(source.get("protocol", ""), ()))
+            ]
+    return tuple(dict.fromkeys(found))
 
 
 _SOURCES = {"file": "file", "block": "dev", "dir": "dir", "vhostuser": "path", "vhostvdpa": "dev"}

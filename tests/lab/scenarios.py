@@ -1,5 +1,6 @@
 """Scenarios: how to prepare the hosts and the guest, and the migration to try. What comes of it, only trying tells."""
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -62,10 +63,21 @@ class Scenario:
     @property
     def way(self) -> str:
         """Which of virt-preflight's ways that is: `live`, or another that it tells beside that."""
-        if "--offline" in self.migrate:
-            return "offline"
-        ways = {"--copy-storage": "copy-storage", "--migrateuri": "another-address", "--tunnelled": "tunnelled"}
+        ways = {
+            "--offline": "offline",
+            "--copy-storage-inc": "copy-storage-inc",
+            "--copy-storage": "copy-storage",
+            "--migrateuri": "another-address",
+            "--tunnelled": "tunnelled",
+        }
         return next((way for option, way in ways.items() if option in self.migrate), "live")
+
+    @property
+    def copied(self) -> frozenset[str]:
+        """The disks that the command names to be copied; empty: none by name."""
+        words = shlex.split(self.migrate)
+        named = words[words.index("--migrate-disks") + 1] if "--migrate-disks" in words else ""
+        return frozenset(filter(None, named.split(",")))
 
 
 def load(folder: Path = FOLDER) -> tuple[Scenario, ...]:
