@@ -381,3 +381,8 @@ def _target(host: str, route: Route, ways: Sequence[Way]) -> TargetResult:
     if ways:
         target["ways"] = [_way(way) for way in ways]
     return target
+
+
+def _value(facts: Facts, guest: Guest, kind: type[GuestFact], name: str) -> Any:
+    fact = facts.of_guest(guest, kind)
+    return None if isinstance(fact, Unavailable) else getattr(fact, name)
