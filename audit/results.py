@@ -170,7 +170,7 @@ class WayResult(TypedDict):
 
 
 class TargetResult(TypedDict):
-    """Where a guest can go. `verdict` is that of a live migration with its disks shared; `ways` do not change it."""
+    """Where a guest can go. `verdict` is that of the usual command: live, disks shared; `ways` do not change it."""
 
     host: str
     verdict: RouteVerdict

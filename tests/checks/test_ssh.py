@@ -208,6 +208,6 @@ def test_what_could_not_be_read():
             found(run, silent, UNTRIED, *more, PEER, POLICY)
     gone = Missing(Unavailable(SERVER, "timed out"))
     with pytest.raises(NotApplicable, match="condition"):
-        host_key(known=(), stricthostkeychecking="yes", there=gone)
+        found(ssh.host_key_known, client(known=(), stricthostkeychecking="yes"), UNTRIED, gone, PEER, POLICY)
     with pytest.raises(Unavailable, match="timed out"):
-        asks(known=(), there=gone)
+        found(ssh.unattended, client(known=()), UNTRIED, gone, OWN, PEER, POLICY)
