@@ -27,7 +27,9 @@ from audit.policy import Policy
 
 __all__ = [
     "ANOTHER_ADDRESS",
+    "COPY_CHANGES",
     "COPY_STORAGE",
+    "COPY_WHOLE",
     "STARTED_HERE",
     "TUNNELLED",
     "At",
@@ -51,6 +53,10 @@ __all__ = [
 
 COPY_STORAGE: Final = "copy-storage"
 """The way in which `virsh migrate --copy-storage-all` copies the disks along."""
+COPY_CHANGES: Final = "copy-storage-inc"
+"""The way in which `--copy-storage-inc` does: each disk's top image only, onto one that is there already."""
+COPY_WHOLE: Final = "copy-whole"
+"""Of a finding: it is moot where disks are copied whole, not where only their top images are."""
 ANOTHER_ADDRESS: Final = "another-address"
 """The way that gives the target by another name or address, in the URI or with `--migrateuri`."""
 TUNNELLED: Final = "tunnelled"
@@ -119,8 +125,8 @@ class Finding:
     """One violation: what must hold, what was found, why it matters here, and perhaps a remedy fitted to it.
 
     `hosts` of a cluster check's finding are those it concerns; routes between two of them are affected. `lifted_by`:
-    the ways of migrating each of which makes the finding moot, with `about` naming the disk that it is about, or the
-    option or URI that another way takes (ANOTHER_ADDRESS).
+    the ways of migrating each of which makes the finding moot (or COPY_WHOLE), with `about` naming the disk that it is
+    about, or the option or URI that another way takes (ANOTHER_ADDRESS).
     """
 
     expected: str
@@ -231,7 +237,8 @@ def check(
 
     `offline`: it holds for the offline migration of a shut-off guest too. `plain_guest`: it is about the plain
     host-model guest that a pair is judged for; a real guest is judged by its own configuration instead.
-    `way`: it bears only on migrating in that way (COPY_STORAGE), which is judged beside the usual one. `covers`: ids of
+    `way`: it bears only on migrating in that way (COPY_STORAGE, and so COPY_CHANGES; or the latter alone), which is
+    judged beside the usual one. `covers`: ids of
     the requirements and known failures that it answers, from which docs/coverage.md is made.
     Raises `TypeError` when the signature makes no scope.
     """

@@ -369,6 +369,8 @@ def _guest(cluster: ClusterRoutes, routes: GuestRoutes, facts: Facts) -> GuestRe
 
 def _way(way: Way) -> WayResult:
     result = WayResult(kind=way.kind, verdict=way.verdict, disks=list(way.disks))
+    if way.reasons:
+        result["reasons"] = list(way.reasons)
     if way.options:
         result["options"] = list(way.options)
     return result

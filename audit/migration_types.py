@@ -87,15 +87,28 @@ AFTERWARDS = (
 
 
 def other_way(way: WayResult) -> str:
-    """One way that is open, or might be, where the usual one is not."""
+    """A way that is open, or might be, where the usual one is not, or only wants an image made; "": one not to tell."""
     doubt = {"conditions": ", with conditions", "unknown": ", not proved"}.get(way["verdict"], "")
-    if way["kind"] == "copy-storage":
-        disks = visible(shlex.quote(",".join(way["disks"])), 120)
-        return f"live with {disks} copied along (--copy-storage-all --migrate-disks {disks}){doubt}"
-    if way["kind"] == "another-address":
-        return f"live, to another address ({visible(' '.join(way.get('options', ())), 160)}){doubt}"
-    if way["kind"] == "started-here":
-        return f"live, started here and not on the source (virsh -c qemu+ssh://SOURCE/system migrate …){doubt}"
-    if way["kind"] == "tunnelled":
-        return f"live, through libvirt's own connection (--p2p --tunnelled){doubt}"
-    return f"offline: its definition only{doubt}"
+    if way["verdict"] == "no":
+        first = next(iter(way.get("reasons", ())), None)
+        if first is None or first["check"] != _IMAGE_MADE:
+            return ""
+        doubt = f", not before this: {visible(first['message'], 240)}"
+    match way["kind"]:
+        case "copy-storage":
+            disks = visible(shlex.quote(",".join(way["disks"])), 120)
+            return f"live with {disks} copied along (--copy-storage-all --migrate-disks {disks}){doubt}"
+        case "copy-storage-inc":
+            return ""
+        case "another-address":
+            return f"live, to another address ({visible(' '.join(way.get('options', ())), 160)}){doubt}"
+        case "started-here":
+            return f"live, started here and not on the source (virsh -c qemu+ssh://SOURCE/system migrate …){doubt}"
+        case "tunnelled":
+            return f"live, through libvirt's own connection (--p2p --tunnelled){doubt}"
+        case "offline":
+            return f"offline: its definition only{doubt}"
+
+
+_IMAGE_MADE = "copying.image_made"
+"""The check of what a single command on the target mends."""

@@ -241,7 +241,7 @@ def _storage(guest: GuestResult) -> Iterator[str]:
 def _guest_routes(targets: list[TargetResult], context: Context) -> Iterator[Route]:
     """The targets by verdict and reasons. What holds for every target is said once, at the top."""
     keyed = [{_key(reason): reason for reason in target["reasons"]} for target in targets]
-    ways = [tuple(other_way(way) for way in target.get("ways", ())) for target in targets]
+    ways = [tuple(filter(None, map(other_way, target.get("ways", ())))) for target in targets]
     grouped: dict[tuple[RouteVerdict, tuple[tuple[str, str, str], ...], tuple[str, ...]], list[int]] = {}
     for number, target in enumerate(targets):
         grouped.setdefault((target["verdict"], tuple(keyed[number]), ways[number]), []).append(number)

@@ -8,7 +8,17 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
-from audit.check import ANOTHER_ADDRESS, COPY_STORAGE, STARTED_HERE, TUNNELLED, Blocks, Role, Severity
+from audit.check import (
+    ANOTHER_ADDRESS,
+    COPY_CHANGES,
+    COPY_STORAGE,
+    COPY_WHOLE,
+    STARTED_HERE,
+    TUNNELLED,
+    Blocks,
+    Role,
+    Severity,
+)
 from audit.facts.base import Guest
 from audit.guest_advice import CPU_DOMAINS, Barrier
 from audit.judge import Judged, Judgements, Outcome, Subject
@@ -33,6 +43,8 @@ class Way(NamedTuple):
     verdict: RouteVerdict
     disks: tuple[str, ...] = ()
     """Those that would be copied along."""
+    reasons: tuple[Reason, ...] = ()
+    """Why it is not open, or not without conditions; the one that the migration would meet first first."""
     options: tuple[str, ...] = ()
     """What the command has to say besides, or in place of the usual URI (another address)."""
 
@@ -47,7 +59,7 @@ class GuestRoutes:
     departure: Route
     """What its own configuration and host say about leaving, whatever the target."""
     ways: Mapping[str, tuple[Way, ...]] = field(default_factory=dict)
-    """By target: other ways that are not closed."""
+    """By target: other ways."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +92,7 @@ def guest_route(found: Judgements, cluster: str, guest: Guest, target: str, *, a
 def other_ways(
     found: Judgements, cluster: str, guest: Guest, target: str, usual: RouteVerdict, *, persistent: bool
 ) -> tuple[Way, ...]:
-    """For a running guest whose usual route is not open: which other ways to the target are not closed either.
+    """For a running guest whose usual route is not open: other ways to the target, closed ones with why.
 
     Its disks are copied along, where nothing else but that they are not there is in the way; or the command is given
     another address of the target, or sends all through libvirt's connection, or is given on another machine than the
@@ -91,26 +103,35 @@ def other_ways(
         return ()
     outcomes = _bearing(found, cluster, guest, target)
     ways = []
-    for kind in _LIFTING:
-        about = tuple(sorted({f.about for o in outcomes for f in o.judged.findings if kind in f.lifted_by}))
+    for kind, lifts, asked in _LIFTING:
+        about = tuple(sorted({f.about for o in outcomes for f in o.judged.findings if lifts[0] in f.lifted_by}))
         if about:
-            rest = (_lifted(o, kind) for o in outcomes if not o.check.plain_guest and o.check.way in ("", kind))
-            verdict = _route(o for o in rest if o is not None).verdict
-            disks = about if kind == COPY_STORAGE else ()
-            ways.append(Way(kind, verdict, disks, options=about if kind == ANOTHER_ADDRESS else ()))
+            rest = (_lifted(o, lifts) for o in outcomes if not o.check.plain_guest and o.check.way in ("", *asked))
+            route = _route(outcome for outcome in rest if outcome is not None)
+            disks = about if COPY_STORAGE in lifts else ()
+            ways.append(Way(kind, route.verdict, disks, route.reasons[:_REASONS], () if disks else about))
     if persistent:
-        ways.append(Way("offline", _route(_concerning(outcomes, active=False)).verdict))
-    return tuple(way for way in ways if way.verdict != "no")
+        route = _route(_concerning(outcomes, active=False))
+        ways.append(Way("offline", route.verdict, reasons=route.reasons[:_REASONS]))
+    return tuple(ways)
 
 
-_LIFTING: tuple[WayKind, ...] = (COPY_STORAGE, ANOTHER_ADDRESS, STARTED_HERE, TUNNELLED)
-"""Those that findings can be lifted by."""
+_REASONS = 4
+"""So many of a way's reasons are told: there are as many ways as routes."""
+_LIFTING: tuple[tuple[WayKind, tuple[str, ...], tuple[str, ...]], ...] = (
+    (COPY_STORAGE, (COPY_STORAGE, COPY_WHOLE), (COPY_STORAGE,)),
+    (COPY_CHANGES, (COPY_STORAGE,), (COPY_STORAGE, COPY_CHANGES)),
+    (ANOTHER_ADDRESS, (ANOTHER_ADDRESS,), (ANOTHER_ADDRESS,)),
+    (STARTED_HERE, (STARTED_HERE,), (STARTED_HERE,)),
+    (TUNNELLED, (TUNNELLED,), (TUNNELLED,)),
+)
+"""Ways, what lifts a finding in each (the first of them opens it), and the checks of which ways bear on it."""
 
 
-def _lifted(outcome: Outcome, kind: WayKind) -> Outcome | None:
+def _lifted(outcome: Outcome, lifts: tuple[str, ...]) -> Outcome | None:
     """The outcome for that way of migrating; None: it is moot then. What was hidden behind is not."""
     judged = outcome.judged
-    findings = tuple(finding for finding in judged.findings if kind not in finding.lifted_by)
+    findings = tuple(finding for finding in judged.findings if not set(lifts) & set(finding.lifted_by))
     if len(findings) == len(judged.findings):
         return outcome
     if findings or not judged.reason:

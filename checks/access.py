@@ -1,7 +1,7 @@
 """Whether QEMU on the target may open the guest's images: SELinux, permissions, the user that it runs as."""
 
 import shlex
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 
 from audit.check import (
     Blocks,
@@ -20,7 +20,7 @@ from audit.facts.administrator import Administrator
 from audit.facts.confinement import GuestLabels, SecurityDrivers
 from audit.facts.guest import GuestState
 from audit.facts.guest_devices import GuestDisks
-from audit.facts.paths import Paths, PathState
+from audit.facts.paths import Paths, PathState, Rights
 from audit.facts.pools import Pools, disk_path
 from audit.facts.qemu_conf import QemuConf
 from audit.facts.storage import HypervisorUser, Mounts, Place, Selinux, User
@@ -90,26 +90,89 @@ def _labelled(place: Place) -> bool:
 
 
 @check(
-    severity=Severity.MEDIUM,
+    severity=Severity.HIGH,
+    blocks=Blocks.MIGRATION,
     stage=Stage.START,
     reference="libvirt drvqemu: POSIX users and groups",
+    remedy="On the target: chmod a+x the folder, or setfacl -m u:USER:x, for QEMU's user",
     covers=("12.5/root-squash", "12.5/uid", "failure 46", "failure 51"),
 )
-def permissions(disks: GuestDisks, there: Target[Paths], user: Target[HypervisorUser]) -> Told:
+def permissions(disks: GuestDisks, pools: Target[Pools], there: Target[Paths], user: Target[HypervisorUser]) -> Told:
     """The target's hypervisor user may pass every folder on the way to the guest's images.
 
-    libvirt changes the owner of images, never of folders. Access lists may allow what the mode does not show.
+    libvirt changes the owner of images, never of folders. What the modes refuse an access list may allow: that is
+    tried as that user, where the audit may.
     """
-    gids = user.user.groups | {user.user.gid}
-    for disk in disks.disks:
-        if not disk.local or not disk.source:
+    for path, _, state in (yield from _images(disks, pools, there)):
+        if user.user.uid == 0 or state.searchable(user.user.uid, user.user.groups | {user.user.gid}):
             continue
-        state = yield from if_known(there.find(disk.source))
-        if state is not None and state.exists and not state.searchable(user.user.uid, gids):
+        tried = _tried(state, user.user)
+        if tried is None:
+            yield Unavailable(Paths.probes[0], f"{path}: whether an access list opens its folders to {user.user.name}")
+        elif not tried.reach:
             yield Finding(
-                expected=f"{user.user.name} (uid {user.user.uid}) may search all folders of {disk.source}",
+                expected=f"{user.user.name} (uid {user.user.uid}) may search all folders of {path}",
                 actual=" ".join(f"{part.mode:04o} {part.uid}:{part.gid}" for part in state.components[:-1]),
-                because="Cannot access storage file: Permission denied, unless an access list allows it",
+                because=f"Could not open '{path}': Permission denied",
+            )
+
+
+def _images(
+    disks: GuestDisks, pools: Pools, there: Paths
+) -> Generator[Unavailable, None, list[tuple[str, bool, PathState]]]:
+    """The guest's images that are there, those below others, too: path, whether the guest writes to it, state."""
+    found = []
+    for disk in disks.disks:
+        path = yield from path_of(disk, pools)
+        for image in (path, *disk.backing):
+            state = None if image is None else (yield from if_known(there.find(image)))
+            if image is not None and state is not None and state.exists:
+                found.append((image, image == path and not disk.readonly, state))
+    return found
+
+
+def _tried(state: PathState, user: User) -> Rights | None:
+    """What that user was seen to be allowed; None: it was not tried, or as somebody else."""
+    return state.rights if state.rights is not None and state.rights.uid == user.uid else None
+
+
+@check(
+    severity=Severity.HIGH,
+    blocks=Blocks.MIGRATION,
+    stage=Stage.START,
+    reference="libvirt qemu.conf: dynamic_ownership",
+    covers=("12.5/uid", "failure 46", "failure 51"),
+)
+def images_owned(
+    guest: GuestState,
+    disks: GuestDisks,
+    pools: Target[Pools],
+    there: Target[Paths],
+    user: Target[HypervisorUser],
+    conf: Target[QemuConf],
+    own: Source[HypervisorUser],
+) -> Told:
+    """Where the target's libvirt leaves images to their owners, QEMU's user may open those of the guest.
+
+    With `dynamic_ownership = 0` in qemu.conf libvirt does not give images to the user that QEMU runs as. Whoever
+    made them must have let that user in.
+    """
+    if conf.dynamic_ownership:
+        raise NotApplicable("the target's libvirt gives images to QEMU's user")
+    if not guest.active:
+        raise NotApplicable("shut off: its images may change hands until it starts")
+    for path, written, state in (yield from _images(disks, pools, there)):
+        if user.user.uid == 0 or _may(state, user.user, write=written):
+            continue
+        tried, file = _tried(state, user.user), state.components[-1]
+        if tried is None:
+            yield Unavailable(Paths.probes[0], f"{path}: whether an access list opens it to {user.user.name}")
+        elif tried.reach and not (tried.read and (tried.write or not written)):
+            yield Finding(
+                expected=f"{path} open to {user.user.name} ({user.user.uid}:{user.user.gid})",
+                actual=f"{file.mode:04o} {file.uid}:{file.gid}",
+                because=f"dynamic_ownership = 0: Could not open '{path}': Permission denied",
+                remedy=_remedy(path, user.user, own),
             )
 
 

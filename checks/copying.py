@@ -9,6 +9,7 @@ from collections.abc import Generator, Iterator
 from typing import NamedTuple
 
 from audit.check import (
+    COPY_CHANGES,
     COPY_STORAGE,
     Blocks,
     Finding,
@@ -23,11 +24,13 @@ from audit.check import (
 )
 from audit.convergence import size
 from audit.facts.disk_sizes import FREE, SIZES, DiskSize, FreeSpace, GuestDiskSizes, copyable
-from audit.facts.guest import GuestState
+from audit.facts.guest import GuestIdentity, GuestState
 from audit.facts.guest_devices import Disk, GuestDisks
+from audit.facts.image_users import ImageUsers
 from audit.facts.paths import Paths, PathState, folder_of
 from audit.facts.pools import POOLS, Pools, disk_path
 from audit.facts.storage import Mounts, Place
+from audit.text import some_of
 from checks._storage import both_local, copied_to
 
 _FOLDER_POOLS = frozenset({"dir", "fs", "netfs"})
@@ -77,6 +80,7 @@ def _copies(
     covers=("12.1/disks", "12.6/storage-copy", "failure 48", "failure 53"),
 )
 def place_ready(
+    guest: GuestIdentity,
     state: GuestState,
     disks: GuestDisks,
     here: Source[Paths],
@@ -84,6 +88,7 @@ def place_ready(
     pools: Source[Pools],
     their_pools: Target[Pools],
     there: Target[Paths],
+    users: Target[ImageUsers],
     sizes: GuestDiskSizes,
 ) -> Told:
     """Where an image is to be copied to, there is its folder, and nothing else in its place than an equal image.
@@ -102,18 +107,38 @@ def place_ready(
                 )
         elif theirs.kind != "file":
             yield Finding(expected=f"nothing, or an image, at {path} on the target", actual=f"a {theirs.kind}")
-        elif disk.format != "raw":
-            yield Unavailable(SIZES, f"{path}: the size of the {disk.format} image that is there is not known")
-        elif theirs.size != sizes.of(disk.target).capacity:
-            yield Finding(
-                expected=f"{path} of {sizes.of(disk.target).capacity} bytes on the target",
-                actual=f"{theirs.size} bytes",
-                because="It is another image, perhaps another guest's.",
-            )
+        elif others := users.of(path, but=guest.uuid):
+            yield Finding(f"nobody's image at {path} on the target", f"a disk of {some_of(others, 3)}", _LOCKED)
+        else:
+            yield from _same_size(disk, path, theirs, sizes)
+
+
+_LOCKED = 'While that guest runs: Failed to get "write" lock. While not: its data would be overwritten'
+
+
+def _same_size(disk: Disk, path: str, theirs: PathState, sizes: GuestDiskSizes) -> Told:
+    """What is there can take the copy: an image of the same format and size."""
+    qcow2 = disk.format == "qcow2"
+    if disk.format != "raw" and (not qcow2 or theirs.image is None):
+        yield Unavailable(SIZES, f"{path}: the size of the {disk.format} image that is there is not known")
+        return
+    if qcow2 and theirs.image is not None and theirs.image.format != "qcow2":
+        yield Finding(f"a qcow2 image at {path} on the target", "none", "Image is not in qcow2 format")
+        return
+    found = theirs.image.capacity if qcow2 and theirs.image else theirs.size
+    wanted = sizes.of(disk.target).capacity
+    if found != wanted:
+        yield Finding(
+            expected=f"{path} of {wanted} bytes on the target",
+            actual=f"{found} bytes",
+            because="Source and target image have different sizes: it is another image, perhaps another guest's",
+            remedy=f"On the target: {_making(disk, path, sizes.of(disk.target))}",
+        )
 
 
 @check(
-    severity=Severity.MEDIUM,
+    severity=Severity.HIGH,
+    blocks=Blocks.MIGRATION,
     stage=Stage.PREPARE,
     reference="RHEL 9 §12.6; libvirt 11.3 qemuMigrationDstPrecreateDisk",
     way=COPY_STORAGE,
@@ -129,25 +154,113 @@ def image_made(
     there: Target[Paths],
     sizes: GuestDiskSizes,
 ) -> Told:
-    """libvirt on the target makes the images that are copied to: they are not there, and their folder is a pool's.
+    """The images that are copied to are there, or libvirt on the target makes them: their folder is a pool's.
 
     Without an active pool whose folder it is, nobody makes the image, and the migration fails: make it by hand, of the
-    same format and size. An image that is there already is overwritten: somebody has to say that it may be.
+    same format and size.
     """
     copies = yield from _copies(state, disks, here, mounts, pools, their_pools, there)
     for disk, path, theirs in copies:
-        if theirs.exists:
-            yield Finding(f"nothing at {path} on the target", "an image, which would be overwritten")
-            continue
-        if _made_by_libvirt(disk, path, their_pools):
+        if theirs.exists or not theirs.folder_exists or _made_by_libvirt(disk, path, their_pools):
             continue
         if their_pools.unread:
             raise Unavailable(POOLS, their_pools.unread)
         yield Finding(
-            expected=f"an active pool in {folder_of(path)} on the target",
-            actual="none: libvirt makes no image there",
+            expected=f"an active pool in {folder_of(path)} on the target, or an image at {path}",
+            actual="neither",
+            because=f"Storage pool not found: no storage pool with matching target path '{folder_of(path)}'",
             remedy=f"On the target: {_making(disk, path, sizes.of(disk.target))}",
         )
+
+
+@check(
+    severity=Severity.MEDIUM,
+    stage=Stage.TRANSFER,
+    reference="RHEL 9 §12.6",
+    way=COPY_STORAGE,
+    covers=("12.6/storage-copy", "failure 44"),
+)
+def overwrites(
+    state: GuestState,
+    disks: GuestDisks,
+    here: Source[Paths],
+    mounts: Source[Mounts],
+    pools: Source[Pools],
+    their_pools: Target[Pools],
+    there: Target[Paths],
+) -> Told:
+    """There is nothing yet where images are copied to.
+
+    An image that is there already is overwritten: somebody has to say that it may be.
+    """
+    copies = yield from _copies(state, disks, here, mounts, pools, their_pools, there)
+    for _, path, theirs in copies:
+        if theirs.exists:
+            yield Finding(f"nothing at {path} on the target", "an image, which would be overwritten")
+
+
+@check(
+    severity=Severity.MEDIUM,
+    stage=Stage.PREPARE,
+    reference="libvirt 9 qemuMigrationAnyCopyDisk: every disk that is neither read-only nor shareable",
+    way=COPY_STORAGE,
+    covers=("12.6/storage-copy",),
+)
+def only_own(
+    state: GuestState,
+    disks: GuestDisks,
+    here: Source[Paths],
+    mounts: Source[Mounts],
+    pools: Source[Pools],
+    their_pools: Target[Pools],
+    there: Target[Paths],
+) -> Told:
+    """Every disk that would be copied is the source's own: none is shared with the target.
+
+    Without --migrate-disks libvirt copies every disk that the guest writes to, a shared one onto itself. QEMU's locks
+    prevent the worst, where there are any.
+    """
+    copies = yield from _copies(state, disks, here, mounts, pools, their_pools, there)
+    own = [copy.disk.target for copy in copies]
+    others = [d.target for d in disks.disks if d.source and not (d.readonly or d.shareable or d.target in own)]
+    if others:
+        yield Finding(
+            expected=f"{', '.join(own)} copied alone, by --migrate-disks {','.join(own)}",
+            actual=f"{', '.join(others)} would be copied, too",
+            because="block-export-add: Block node is read-only",
+        )
+
+
+@check(
+    severity=Severity.HIGH,
+    blocks=Blocks.MIGRATION,
+    stage=Stage.PREPARE,
+    reference="libvirt 11.3 qemuMigrationDstPrecreateStorage",
+    way=COPY_CHANGES,
+    covers=("12.6/storage-copy", "failure 48"),
+)
+def increment_placed(
+    state: GuestState,
+    disks: GuestDisks,
+    here: Source[Paths],
+    mounts: Source[Mounts],
+    pools: Source[Pools],
+    their_pools: Target[Pools],
+    there: Target[Paths],
+) -> Told:
+    """With --copy-storage-inc, the images whose changes are copied are on the target already.
+
+    Only each disk's top image is copied; libvirt does not make one above the images below it.
+    """
+    copies = yield from _copies(state, disks, here, mounts, pools, their_pools, there)
+    for disk, path, theirs in copies:
+        if not theirs.exists:
+            yield Finding(
+                expected=f"{path} on the target, above the same images as here",
+                actual="not there",
+                because="pre-creation of storage target for incremental storage migration of disk "
+                f"'{disk.target}' is not supported",
+            )
 
 
 def _made_by_libvirt(disk: Disk, path: str, pools: Pools) -> bool:

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 from audit.check import (
     COPY_STORAGE,
+    COPY_WHOLE,
     Blocks,
     Finding,
     NotApplicable,
@@ -23,8 +24,10 @@ from audit.facts.guest_devices import Disk, GuestDevices, GuestDisks
 from audit.facts.names import OwnAddresses
 from audit.facts.paths import Paths, PathState
 from audit.facts.pools import Pools, Secrets
+from audit.facts.portals import Portals
 from audit.facts.storage import Mount, Mounts, Place, SharedFilesystems, same_file
 from audit.facts.versions import Libvirt, Version
+from audit.facts.volumes import Volumes
 from checks._storage import both_local, copied_to, path_of
 
 QEMU_FLUSHES = Version(5, 7, 0)
@@ -238,6 +241,8 @@ def backing_chain(state: GuestState, disks: GuestDisks, here: Source[Paths], the
                 expected=f"{path} on the target",
                 actual="not there",
                 because=f"Cannot access backing file '{path}' of {disk.target}",
+                lifted_by=(COPY_WHOLE,) if copyable(disk) else (),
+                about=disk.target,
             )
             continue
         ours = yield from if_known(here.find(path))
@@ -251,6 +256,8 @@ def backing_chain(state: GuestState, disks: GuestDisks, here: Source[Paths], the
                 expected=f"{path}: the same image on both hosts",
                 actual=differs,
                 because=f"the image below {disk.target} is another one there",
+                lifted_by=(COPY_WHOLE,) if copyable(disk) else (),
+                about=disk.target,
             )
     for disk in disks.disks:
         if disk.source is not None and not disk.backing_known and disk.type in {"file", "block", "volume"}:
@@ -331,6 +338,38 @@ def pools(disks: GuestDisks, there: Target[Pools]) -> Iterator[Finding]:
 @check(
     severity=Severity.HIGH,
     blocks=Blocks.MIGRATION,
+    stage=Stage.PREPARE,
+    reference="libvirt 11.3 virDomainDiskTranslateSourcePool",
+    covers=("failure 47",),
+)
+def volumes(disks: GuestDisks, pools: Target[Pools], there: Target[Volumes]) -> Told:
+    """The target's pools know the guest's volumes.
+
+    A pool lists its folder or volume group when it is started or refreshed. What came there by another way, or from
+    another host, it does not know until then, and libvirt does not find the volume, though its file is there.
+    """
+    for disk in disks.disks:
+        if disk.pool is None or disk.source is None:
+            continue
+        name, volume = disk.pool, disk.source.partition("/")[2]
+        try:
+            pool = pools.find(name)
+            if pool is None or not pool.active or there.has(name, volume):
+                continue  # a missing pool is another check's
+        except Unavailable as why:
+            yield why
+            continue
+        yield Finding(
+            expected=f"a volume {volume} in the target's pool {name}",
+            actual="none",
+            because=f"Storage volume not found: no storage vol with matching name '{volume}'",
+            remedy=f"On the target: virsh pool-refresh {shlex.quote(name)}",
+        )
+
+
+@check(
+    severity=Severity.HIGH,
+    blocks=Blocks.MIGRATION,
     stage=Stage.START,
     reference="libvirt formatsecret",
     remedy="virsh secret-dumpxml UUID > secret.xml; on the target: virsh secret-define secret.xml, secret-set-value",
@@ -349,6 +388,36 @@ def secrets(disks: GuestDisks, devices: GuestDevices, there: Target[Secrets]) ->
                 expected=f"the secret {name} on the target",
                 actual="none",
                 because=f"Secret not found: no secret with matching uuid '{name}'",
+            )
+
+
+@check(
+    severity=Severity.HIGH,
+    blocks=Blocks.MIGRATION,
+    stage=Stage.START,
+    reference="QEMU block/nbd.c, iscsi.c, rbd.c: what it connects to at its start",
+    remedy="Open the storage's network and port for the target, and let its name resolve there",
+    covers=("12.6/storage-ceph", "failure 49"),
+)
+def storage_answers(state: GuestState, disks: GuestDisks, there: Target[Portals]) -> Told:
+    """The network storage of the guest's disks takes connections from the target.
+
+    QEMU on the target connects to it by itself. Of several servers of one disk, as Ceph's monitors, one is enough.
+    Whether the storage lets the target in, only QEMU's own attempt would show.
+    """
+    if not state.active:
+        raise NotApplicable("shut off: its storage is not spoken to")
+    for disk in disks.disks:
+        try:
+            problems = {f"{host}:{port}": there.problem(host, port) for host, port in disk.portals}
+        except Unavailable as why:
+            yield why
+            continue
+        if problems and all(problems.values()):
+            yield Finding(
+                expected=f"a connection from the target to {', '.join(problems)}",
+                actual=", ".join(dict.fromkeys(problems.values())),
+                because=f"the storage of {disk.target}: Failed to connect",
             )
 
 

@@ -98,7 +98,7 @@ REAL = (  # refusals of real migrations (libvirt 9.0 and 11.3), and the check th
         "operation failed: job 'migration out' failed: load of migration failed: Invalid argument",
         "versions.qemu_not_older",
     ),
-    ("Cannot find 'ovs-vsctl' in path: No such file or directory", "network.sources_present"),
+    ("Cannot find 'ovs-vsctl' in path: No such file or directory", "nic.openvswitch_bridge"),
 )
 
 

@@ -1,7 +1,10 @@
 """What of a guest's disks and lines QEMU does not hand over: formats, reservations, card readers."""
 
+import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import ClassVar, Self
 
 from lxml import etree
@@ -77,6 +80,46 @@ _UNSAVED = (
     ("iommu[@model='amd']", "amd-iommu", "IOMMU of model amd"),
 )
 """Where in `<devices>`, QEMU's name of what is there, and words for it."""
+_QEMU = "{http://libvirt.org/schemas/domain/qemu/1.0}"
+# Tried with QEMU 7.2: each has a state that is not saved (`query-migrate`: blocked-reasons).
+_UNSAVED_MODELS = frozenset(
+    {
+        *("nvme", "rocker", "amd-iommu", "virtio-crypto", "virtio-sound", "virtio-input-host"),
+        *("usb-audio", "usb-net", "usb-serial", "usb-braille", "usb-mtp", "usb-uas", "usb-wacom-tablet"),
+        *("vhost-user-fs", "vhost-user-gpu"),
+    }
+)
+_BUS = re.compile(r"-(?:pci|device)(?:-(?:non-)?transitional)?$")
+
+
+def _models(root: etree._Element) -> Iterator[str]:
+    """Models of the devices among the administrator's own arguments to QEMU (`-device MODEL,…`), as far as known."""
+    words = [node.get("value", "") for node in root.iterfind(f"{_QEMU}commandline/{_QEMU}arg")]
+    for option, value in pairwise(words):
+        if option.lstrip("-") != "device":
+            continue
+        properties = _properties(value)
+        model = _BUS.sub("", properties.get("driver", ""))
+        if model in {"virtio-gpu-gl", "virtio-vga-gl"}:
+            yield "virgl"
+        elif model in {"ivshmem-plain", "ivshmem-doorbell"}:
+            if properties.get("master") not in {"on", "true", "True", "yes"}:
+                yield "ivshmem"
+        elif model in _UNSAVED_MODELS:
+            yield model
+
+
+def _properties(device: str) -> dict[str, str]:
+    """Of one `-device`: `MODEL,key=value,…`, or JSON."""
+    if device.lstrip().startswith("{"):
+        try:
+            found = json.loads(device)
+        except (ValueError, RecursionError):
+            return {}
+        return {str(key): str(value) for key, value in found.items()} if isinstance(found, dict) else {}
+    first, *rest = device.split(",")
+    words = [first if first.startswith("driver=") else f"driver={first}", *rest]
+    return {key: value for key, _, value in (word.partition("=") for word in words)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,12 +134,13 @@ class GuestUnsaved(GuestFact):
 
     @classmethod
     def parse(cls, guest: GuestSource) -> Self:
-        """From `<devices>` and `<features>`."""
+        """From `<devices>`, `<features>` and `<qemu:commandline>`."""
         devices = guest.xml.find("devices")
         if devices is None:
             raise Unavailable(XML, "no <devices>")
-        found = tuple((name, words) for path, name, words in _UNSAVED if devices.find(path) is not None)
-        return cls(found, guest.xml.find("features/hyperv[@mode='passthrough']") is not None)
+        found = [(name, words) for path, name, words in _UNSAVED if devices.find(path) is not None]
+        found += [(name, f"device {name} by QEMU's own arguments") for name in dict.fromkeys(_models(guest.xml))]
+        return cls(tuple(found), guest.xml.find("features/hyperv[@mode='passthrough']") is not None)
 
 
 @dataclass(frozen=True, slots=True)

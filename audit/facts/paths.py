@@ -11,7 +11,9 @@ from audit.facts.base import Facts, HostFact, Question, Said, Unavailable
 from audit.facts.firmware import GuestFirmware
 from audit.facts.guest import GuestMachine
 from audit.facts.guest_devices import Disk, GuestDevices, GuestDisks, GuestFiles
+from audit.facts.guest_screens import GuestScreens
 from audit.facts.pools import Pools
+from audit.facts.tpm import GuestTpmState
 from audit.text import visible
 
 _LONGEST = 2048  # bytes; 50 such paths fit into what xargs takes at once, so that no record is torn
@@ -57,10 +59,18 @@ def _named(facts: Facts, host: str, peers: Sequence[str]) -> Iterator[str]:
         yield from filter(None, [machine.nvram])
     for _, firmware in facts.each_guest(hosts, GuestFirmware):
         yield from filter(None, [firmware.template])
+    yield from _beside(facts, hosts)
+
+
+def _beside(facts: Facts, hosts: Sequence[str]) -> Iterator[str]:
     for _, devices in facts.each_guest(hosts, GuestDevices):
         yield from (path for _, path in devices.serial_paths)
     for _, files in facts.each_guest(hosts, GuestFiles):
         yield from (file.path for file in files.files)
+    for _, screens in facts.each_guest(hosts, GuestScreens):
+        yield from (screen.path for screen in screens.paths)
+    for _, tpm in facts.each_guest(hosts, GuestTpmState):
+        yield from filter(None, [tpm.path])
 
 
 def _volume(disk: Disk, pools: Pools) -> Iterator[str]:
@@ -79,6 +89,7 @@ def _ask(facts: Facts, host: str, peers: Sequence[str]) -> Sequence[tuple[str, .
 
 # One line for every folder on the way and one for the last component, as far as stat gets; then "=" and why it got no
 # further. Where root is squashed by an NFS server, the hypervisor's own user may get further: "again" starts over.
+# "may": what that user may do, access lists and all: come to it, read and write. "image": a qcow2 image's head.
 PATHS = Question(
     "storage.paths",
     """\
@@ -112,7 +123,7 @@ identify() {
     for slave; do (identify "$slave" "$depth"); done
 }
 one() {
-    number=$1 rest=$2 path=
+    number=$1 rest=$2 path= head= may=
     set -- /
     while [ -n "$rest" ]; do
         part=${rest%%/*}
@@ -130,6 +141,14 @@ one() {
     echo "= $end"
     [ "$end" = whole ] || return 0
     $as timeout -s KILL 5 stat -f -c "fs %t %i" -- "${path:-/}"
+    [ -z "$hypervisor" ] || may=$($hypervisor timeout -s KILL 5 sh -c "
+        for right in e r w; do test -\\$right \\"\\$0\\" && printf \\$right; done; printf ." "${path:-/}")
+    [ -z "$may" ] || echo "may $uid -${may%.}"
+    [ ! -f "$path" ] || head=$($as timeout -s KILL 5 head -c 32 -- "$path" | od -An -v -tx1 | tr -d " \\n")
+    case $head in
+        514649fb*) echo "image $head" ;;
+        ?*) echo "image -" ;;
+    esac
     [ ! -b "$path" ] || {
         device=$(stat -L -c "0x%t 0x%T" -- "$path")
         identify "/sys/dev/block/$((${device% *})):$((${device#* }))" 0
@@ -137,8 +156,15 @@ one() {
 }
 hypervisor=
 if [ "$(id -u)" = 0 ] && command -v setpriv >/dev/null; then
-    for user in qemu libvirt-qemu; do
+    conf() {
+        sed -n "s/^[[:space:]]*$1[[:space:]]*=[[:space:]]*\\"+\\{0,1\\}\\([A-Za-z0-9_.-]*\\)\\".*/\\1/p" \\
+            /etc/libvirt/qemu.conf 2>/dev/null | tail -n 1
+    }
+    group=$(conf group)
+    for user in $(conf user) qemu libvirt-qemu; do
         uid=$(id -u "$user" 2>/dev/null) && gid=$(id -g "$user") || continue
+        [ "$uid" != 0 ] || break
+        [ -z "$group" ] || gid=$(getent group "$group" | cut -d: -f3)
         hypervisor="setpriv --reuid $uid --regid $gid --init-groups"
         break
     done
@@ -170,6 +196,23 @@ class Component(NamedTuple):
     gid: int
 
 
+class Rights(NamedTuple):
+    """What a user may do with what a path leads to: tried, so access lists count, too."""
+
+    uid: int
+    reach: bool
+    read: bool
+    write: bool
+
+
+class Image(NamedTuple):
+    """What the head of an image says."""
+
+    format: Literal["qcow2", "other"]
+    capacity: int
+    """Of qcow2: the bytes that a guest sees; else 0."""
+
+
 @dataclass(frozen=True, slots=True)
 class PathState:
     """What one path is on one host."""
@@ -191,6 +234,10 @@ class PathState:
     identity: frozenset[str]
     """Of a block device: what its hardware and volume manager say it is, the same on every host that sees it.
     Empty: not known."""
+    rights: Rights | None = None
+    """What QEMU's user may do there; None: not tried."""
+    image: Image | None = None
+    """Of a file: what its head says of it; None: not known."""
 
     def searchable(self, uid: int, gids: frozenset[int]) -> bool:
         """Whether the mode bits let that user pass every folder on the way; access lists are not seen."""
@@ -310,8 +357,28 @@ def _state(lines: list[str], depth: int) -> PathState | str:
         inode=int(inode),
         magic=int(fs[1], 16),
         fsid=int(fs[2], 16),
+        rights=_rights(rest),
+        image=_image(rest),
         identity=_identity([fields[1:] for fields in rest if fields[:1] == ["id"] and len(fields) == 5]),
     )
+
+
+def _rights(lines: list[list[str]]) -> Rights | None:
+    """`may 64055 -erw`."""
+    for words in lines:
+        if words[:1] == ["may"] and len(words) == 3 and words[1].isdigit() and re.fullmatch("-e?r?w?", words[2]):
+            return Rights(int(words[1]), *(right in words[2] for right in "erw"))
+    return None
+
+
+def _image(lines: list[list[str]]) -> Image | None:
+    """`image -`, or the first 32 bytes: magic, version, backing file's name, cluster bits, size (QEMU docs/interop)."""
+    for words in lines:
+        if words == ["image", "-"]:
+            return Image("other", 0)
+        if words[:1] == ["image"] and len(words) == 2 and re.fullmatch("514649fb0000000[23][0-9a-f]{48}", words[1]):
+            return Image("qcow2", int(words[1][48:], 16))
+    return None
 
 
 def _device(number: int) -> str:

@@ -24,7 +24,9 @@ exit 0""",
 USERS = Probe(
     "storage.users",
     """\
-for user in qemu libvirt-qemu root; do
+conf=$($sudo sed -n 's/^[[:space:]]*user[[:space:]]*=[[:space:]]*"+\\{0,1\\}\\([A-Za-z0-9_.-]*\\)".*/\\1/p' \\
+    /etc/libvirt/qemu.conf 2>/dev/null | tail -n 1)
+for user in $conf qemu libvirt-qemu root; do
     if getent passwd "$user" >/dev/null; then echo "$user $(id "$user")"; fi
 done""",
     hand="id qemu; id libvirt-qemu",
@@ -178,6 +180,7 @@ _SHARED_MAGIC = {
     0x19830326: "BeeGFS",
 }
 _SHARED_FUSE = {"fuse.glusterfs": "GlusterFS", "fuse.quobyte": "Quobyte"}
+_SMB = frozenset({"SMB", "CIFS", "SMB2"})
 _CLUSTER = frozenset({"GFS2", "OCFS2", "CephFS", "GlusterFS"})
 SHARED_TYPES = frozenset(
     {"nfs", "nfs4", "gfs2", "ocfs2", "afs", "cifs", "smb3", "ceph", "gpfs", "acfs", "beegfs", *_SHARED_FUSE}
@@ -256,7 +259,23 @@ def same_file(here: Place, there: Place) -> bool | None:
     if here.shared in {"GFS2", "OCFS2"}:  # mounted from a device, that may be called the same by chance
         return True if same_inode and same_fsid else None
     named = here.mount and there.mount and here.mount.source == there.mount.source
+    if named and not same_inode:
+        return _numbered_apart(here, there)
     return True if named or (same_inode and same_fsid and ours.fsid) else None
+
+
+def _numbered_apart(here: Place, there: Place) -> bool | None:
+    """Of one file system's name and two file numbers: another file, but where clients make up numbers of their own."""
+    mounts = (here.mount, there.mount)
+    numbers = (here.state.inode, there.state.inode)
+    if here.shared in _SMB and any("noserverino" in mount.options for mount in mounts if mount):
+        return (
+            True
+            if len({mount.root for mount in mounts if mount}) == 1 and here.state.size == there.state.size
+            else None
+        )
+    # 64-bit numbers are folded into 32 bits for clients that ask for it (ino32, enable-ino32).
+    return None if min(numbers) < 2**32 <= max(numbers) else False
 
 
 def _same_nfs_file(here: Nfs, there: Nfs, ours: PathState, theirs: PathState, same_root: bool) -> bool | None:

@@ -245,6 +245,22 @@ def networks(host: Host) -> Answer:
     return Answer(f"{stamp}\n{''.join(parts)}{stamp} end\n" if parts else f"{stamp}\n")
 
 
+_FILTERS = ("allow-arp", "allow-dhcp", "allow-ipv4", "no-arp-spoofing", "no-mac-spoofing")
+
+
+def filters(host: Host, names: tuple[str, ...] = _FILTERS) -> Answer:
+    """Network filters: some of those that come with libvirt, which no guest uses."""
+    stamp = mark(host, "network.filters")
+    parts = []
+    for name in names:
+        uuid = stable_uuid("filter", host.name, name)
+        parts.append(
+            f"{stamp} {uuid}\n<filter name='{name}' chain='root'>\n  <uuid>{uuid}</uuid>\n"
+            "  <rule action='accept' direction='inout' priority='500'/>\n</filter>\n\n"
+        )
+    return Answer(f"{stamp}\n{''.join(parts)}{stamp} end\n")
+
+
 def network_bridge(name: str) -> str:
     """The bridge that a libvirt network of that name stands for."""
     return {"production": "br-prod"}.get(name, f"br-{name}")

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from string import Template
 from typing import Any
+from xml.sax.saxutils import escape
 
 # The code of its boot sector: prints "!" once, then for ever the letters from A on, one each tick of the timer.
 #   sti; mov dx,3f8h; mov al,'!'; out dx,al; again: hlt; inc al; and al,1fh; or al,40h; out dx,al; jmp again
@@ -53,7 +54,7 @@ class Guest:
     """The path of its disk, which is made on the source; without, /srv/shared/NAME.raw."""
     cache: str = "none"
     disk: str = ""
-    """XML in place of its disk; nothing is made then."""
+    """XML in place of its disk; nothing is made then, unless `file` says so."""
     nic: str = "<interface type='bridge'><source bridge='br0'/><model type='virtio'/></interface>"
     serial: str = ""
     """The path of its serial log; without, /var/log/libvirt/qemu/NAME-serial.log."""
@@ -69,7 +70,7 @@ class Guest:
     @property
     def disk_path(self) -> str:
         """Where its disk is made; empty: the scenario makes it, if there is one."""
-        return "" if self.disk else self.file or f"/srv/shared/{self.name}.raw"
+        return self.file or ("" if self.disk else f"/srv/shared/{self.name}.raw")
 
     @property
     def log(self) -> str:
@@ -81,20 +82,22 @@ class Guest:
         words = "".join(f"<qemu:arg value='{word}'/>" for word in self.qemu)
         disk = self.disk or (
             f"<disk type='file' device='disk'><driver name='qemu' type='raw' cache='{self.cache}'/>"
-            f"<source file='{self.disk_path}'/><target dev='vda' bus='virtio'/></disk>"
+            f"<source file='{escape(self.disk_path)}'/><target dev='vda' bus='virtio'/></disk>"
         )
-        values = {name: getattr(self, name) for name in self.__slots__}
+        values = {name: getattr(self, name) for name in self.__slots__} | {"name": escape(self.name)}
         qemu = words and f"<qemu:commandline>{words}</qemu:commandline>"
-        return _DOMAIN.substitute(values | {"disk": disk, "serial": self.log, "qemu": qemu})
+        return _DOMAIN.substitute(values | {"disk": disk, "serial": escape(self.log), "qemu": qemu})
 
 
-def make_disk(path: str) -> str:
-    """The shell command that makes such a guest's disk there."""
-    return (
-        f"mkdir -p $(dirname {path}) && truncate -s {DISK_MIB}M {path} && "
-        f"echo {base64.b64encode(CODE).decode()} | base64 -d | dd of={path} conv=notrunc status=none && "
-        f"printf '\\125\\252' | dd of={path} bs=1 seek=510 conv=notrunc status=none"
-    )
+MAKE_DISK = f"""
+make_disk() {{
+    mkdir -p "$(dirname "$1")" && truncate -s {DISK_MIB}M "$1" &&
+    echo {base64.b64encode(CODE).decode()} | base64 -d | dd of="$1" conv=notrunc status=none &&
+    printf '\\125\\252' | dd of="$1" bs=1 seek=510 conv=notrunc status=none
+    case $1 in *.qcow2) mv "$1" "$1.raw" && qemu-img convert -O qcow2 "$1.raw" "$1" && rm "$1.raw" ;; esac
+}}
+"""
+"""A shell function, known to the commands of scenarios, too: it makes such a guest's disk, raw or qcow2, at a path."""
 
 
 def guest(values: Mapping[str, Any]) -> Guest:

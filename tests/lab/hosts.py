@@ -212,9 +212,10 @@ class Lab:
 
     def boot(self, *names: str) -> None:
         """Boot these hosts on untouched disks, all at once; shared storage is emptied, too."""
+        for host in self.hosts.values():
+            host.kill()
         self.inside("find", f"{self.HOME}/shared", "-mindepth", "1", "-delete")
         for name in names:
-            self.hosts[name].kill()
             self._plug_in(name, self.hosts[name].number)
             self.hosts[name].boot()
         for name in names:
