@@ -287,6 +287,8 @@ class _Need(NamedTuple):
     free: int
     allocated: int
     capacity: int
+    at_once: int
+    """What libvirt allocates before anything is copied: the images that it makes."""
     whole: tuple[str, ...]
     """What would make those by hand that libvirt would make at their full size."""
 
@@ -300,11 +302,12 @@ def _needs(copies: list[_Copy], sizes: GuestDiskSizes, free: FreeSpace, pools: P
         if theirs.exists or not theirs.folder_exists:
             continue  # it takes up its room already, or there is no folder to look into
         place, disk_size = free.of(folder), sizes.of(disk.target)
-        so_far = needs.get(place.mount, _Need(place.mount, place.free_kib * 1024, 0, 0, ()))
+        so_far = needs.get(place.mount, _Need(place.mount, place.free_kib * 1024, 0, 0, 0, ()))
         whole = (_making(disk, path, disk_size),) if _made_by_libvirt(disk, path, pools) else ()
         needs[place.mount] = so_far._replace(
             allocated=so_far.allocated + disk_size.allocation,
             capacity=so_far.capacity + disk_size.capacity,
+            at_once=so_far.at_once + (disk_size.capacity if whole else 0),
             whole=so_far.whole + whole,
         )
     yield from needs.values()
@@ -331,12 +334,21 @@ def room(
 ) -> Told:
     """The target has room for what the images that would be copied take up here.
 
-    Several guests that are moved there need their sum. An overlay is copied with what lies below it, and needs more.
+    Images that libvirt makes in its pools take up their full size at once. Several guests that are moved there need
+    their sum. An overlay is copied with what lies below it, and needs more.
     """
     copies = yield from _copies(state, disks, here, mounts, pools, their_pools, there)
     for need in _needs(copies, sizes, free, their_pools):
-        if need.allocated > need.free:
-            yield Finding(expected=f"{size(need.allocated)} free in {need.mount} on the target", actual=size(need.free))
+        wanted = max(need.allocated, need.at_once)
+        if wanted > need.free:
+            yield Finding(
+                expected=f"{size(wanted)} free in {need.mount} on the target",
+                actual=size(need.free),
+                because="libvirt makes images in its pools at their full size: No space left on device"
+                if need.allocated <= need.free
+                else "",
+                remedy=f"On the target: {'; '.join(need.whole)}" if need.allocated <= need.free else "",
+            )
 
 
 @check(
@@ -360,15 +372,9 @@ def room_to_grow(
     """The target has room for the images that would be copied at the size that the guest sees.
 
     A thin image can grow that large, and a copy may not be as thin as the image was. Then the disk is full, and the
-    guest stops. The images that libvirt makes in its pools take up their full size at once: where that is more than
-    there is, the migration fails before it begins, unless they are made by hand.
+    guest stops.
     """
     copies = yield from _copies(state, disks, here, mounts, pools, their_pools, there)
     for need in _needs(copies, sizes, free, their_pools):
-        if need.allocated <= need.free < need.capacity:
-            yield Finding(
-                expected=f"{size(need.capacity)} free in {need.mount} on the target",
-                actual=size(need.free),
-                because="libvirt makes images in its pools at their full size." if need.whole else "",
-                remedy=f"On the target: {'; '.join(need.whole)}" if need.whole else "",
-            )
+        if max(need.allocated, need.at_once) <= need.free < need.capacity:
+            yield Finding(expected=f"{size(need.capacity)} free in {need.mount} on the target", actual=size(need.free))

@@ -25,6 +25,7 @@ from audit.facts.names import OwnAddresses
 from audit.facts.paths import Paths, PathState
 from audit.facts.pools import Pools, Secrets
 from audit.facts.portals import Portals
+from audit.facts.samples import Samples
 from audit.facts.storage import Mount, Mounts, Place, SharedFilesystems, same_file
 from audit.facts.versions import Libvirt, Version
 from audit.facts.volumes import Volumes
@@ -275,6 +276,77 @@ def _another_layer(path: str, ours: PathState, theirs: PathState) -> str:
 
 def _layers(disks: GuestDisks) -> Iterator[tuple[Disk, str]]:
     return ((disk, path) for disk in disks.disks for path in disk.backing)
+
+
+@check(
+    severity=Severity.CRITICAL,
+    blocks=Blocks.MIGRATION,
+    stage=Stage.AFTER,
+    reference="RHEL 9 §12.5",
+    remedy="Copy the image to the target: no guest writes to it",
+)
+def same_below(state: GuestState, disks: GuestDisks, here: Source[Samples], there: Target[Samples]) -> Told:
+    """What the guest only reads below its disks, or as a read-only disk, begins and ends alike on the target.
+
+    libvirt does not compare it. With another image below an overlay, or in place of a read-only disk, the guest finds
+    somebody else's data.
+    """
+    if not state.active:
+        raise NotApplicable("shut off: nothing of its images is in use")
+    for disk in disks.disks:
+        read = [disk.source] if _read_only_file(disk) and disk.device not in _MEDIA else []
+        whole = COPY_WHOLE if copyable(disk) else ""
+        for path in (*read, *disk.backing):
+            try:
+                differs = path is not None and _differs(path, here, there)
+            except Unavailable as why:
+                yield why
+                continue
+            if differs:
+                yield Finding(
+                    expected=f"{path}: the same content on both hosts",
+                    actual="other checksums of its first or last MiB",
+                    because=f"the guest would find another content on {disk.target}",
+                    lifted_by=whole if path in disk.backing else "",
+                    about=disk.target,
+                )
+
+
+_MEDIA = frozenset({"cdrom", "floppy"})
+
+
+def _read_only_file(disk: Disk) -> bool:
+    return disk.readonly and disk.type == "file"
+
+
+def _differs(path: str, here: Samples, there: Samples) -> bool:
+    """Both have the file, and the samples differ. Raises `Unavailable`."""
+    ours, theirs = here.of(path), there.of(path)
+    return None not in (ours, theirs) and ours != theirs
+
+
+@check(
+    severity=Severity.MEDIUM,
+    stage=Stage.AFTER,
+    reference="libvirt formatdomain: <disk device='cdrom'>",
+    remedy="Eject it, or copy the image to the target",
+)
+def same_media(state: GuestState, disks: GuestDisks, here: Source[Samples], there: Target[Samples]) -> Told:
+    """What is in the guest's CD-ROM and floppy drives is the same on the target.
+
+    Where the guest has it mounted, it reads from another disk in the middle of things.
+    """
+    if not state.active:
+        raise NotApplicable("shut off: nothing is in use")
+    for disk in disks.disks:
+        path = disk.source if _read_only_file(disk) and disk.device in _MEDIA else None
+        try:
+            differs = path is not None and _differs(path, here, there)
+        except Unavailable as why:
+            yield why
+            continue
+        if differs:
+            yield Finding(f"{path}: the same content on both hosts", f"another image in {disk.target} on the target")
 
 
 @check(

@@ -26,10 +26,10 @@ MOUNTS_MARK = "\nmounts\n"
 def folder_of(path: str) -> str | None:
     """The folder that the path is in; None: none that can be asked about."""
     folder = path.rstrip("/").rpartition("/")[0]
-    return folder if _plain(folder) else None
+    return folder if askable(folder) else None
 
 
-def _plain(path: str) -> bool:
+def askable(path: str) -> bool:
     """A path that can be asked about, and means the same to everyone."""
     parts = path.split("/")
     return (
@@ -83,7 +83,7 @@ def _volume(disk: Disk, pools: Pools) -> Iterator[str]:
 
 
 def _ask(facts: Facts, host: str, peers: Sequence[str]) -> Sequence[tuple[str, ...]]:
-    paths = dict.fromkeys(path for path in _named(facts, host, peers) if _plain(path))
+    paths = dict.fromkeys(path for path in _named(facts, host, peers) if askable(path))
     return tuple((str(number), path) for number, path in enumerate(paths))
 
 

@@ -239,6 +239,8 @@ def _cpu(lab: Lab, scenario: Scenario, host: str) -> Any:
 
 _HASH = r"""
 virsh -q domblklist --details --domain GUEST | while read -r type device target path; do
+    [ "$device" = disk ] || continue
+    path=$(virsh -q domstats --block GUEST | sed -n "/[.]name=$target\$/,/[.]path=/s/.*[.]path=//p")
     [ ! -e "$path" ] || echo "$target $(qemu-io -U -r -c 'read -v 0 512' "$path" 2>&1 | grep '^[0-9a-f]*: ' | md5sum)"
 done
 """
