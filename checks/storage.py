@@ -295,7 +295,7 @@ def same_below(state: GuestState, disks: GuestDisks, here: Source[Samples], ther
         raise NotApplicable("shut off: nothing of its images is in use")
     for disk in disks.disks:
         read = [disk.source] if _read_only_file(disk) and disk.device not in _MEDIA else []
-        whole = COPY_WHOLE if copyable(disk) else ""
+        whole = (COPY_WHOLE,) if copyable(disk) else ()
         for path in (*read, *disk.backing):
             try:
                 differs = path is not None and _differs(path, here, there)
@@ -307,7 +307,7 @@ def same_below(state: GuestState, disks: GuestDisks, here: Source[Samples], ther
                     expected=f"{path}: the same content on both hosts",
                     actual="other checksums of its first or last MiB",
                     because=f"the guest would find another content on {disk.target}",
-                    lifted_by=whole if path in disk.backing else "",
+                    lifted_by=whole if path in disk.backing else (),
                     about=disk.target,
                 )
 
