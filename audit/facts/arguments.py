@@ -49,6 +49,25 @@ def options_of(root: etree._Element) -> tuple[Option, ...]:
     return tuple(found)
 
 
+def devices_of(root: etree._Element) -> Iterator[dict[str, str]]:
+    """The properties of what `-device` adds, `driver` among them: `MODEL,key=value,…`, or JSON."""
+    for option in options_of(root):
+        if option.name == "device" and (properties := _properties(option.value)).get("driver"):
+            yield properties
+
+
+def _properties(value: str) -> dict[str, str]:
+    if value.lstrip().startswith("{"):
+        try:
+            found = json.loads(value)
+        except (ValueError, RecursionError):
+            return {}
+        return {str(key): str(value) for key, value in found.items()} if isinstance(found, dict) else {}
+    first, *rest = value.split(",")
+    words = (first if first.startswith("driver=") else f"driver={first}", *rest)
+    return {key: value for key, _, value in (word.partition("=") for word in words)}
+
+
 def files_of(root: etree._Element) -> Iterator[tuple[str, str]]:
     """Option and path of files that QEMU reads at its start."""
     for option in options_of(root):
@@ -86,22 +105,12 @@ class GuestArguments(GuestFact):
     def parse(cls, guest: GuestSource) -> Self:
         """From `<qemu:commandline>`."""
         options = options_of(guest.xml)
-        devices = filter(None, (_kind(option.value) for option in options if option.name == "device"))
+        devices = (properties["driver"] for properties in devices_of(guest.xml))
         return cls(
             guest.xml.findtext("devices/emulator") or "",
             tuple(dict.fromkeys(option.name for option in options)),
             tuple(dict.fromkeys(devices)),
         )
-
-
-def _kind(value: str) -> str:
-    if value.startswith("{"):
-        try:
-            found = json.loads(value)
-        except (ValueError, RecursionError):
-            return ""
-        return str(found.get("driver", "")) if isinstance(found, dict) else ""
-    return value.partition(",")[0].removeprefix("driver=")
 
 
 def _ask(facts: Facts, host: str, peers: Sequence[str]) -> list[tuple[str, ...]]:

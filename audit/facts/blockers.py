@@ -1,15 +1,14 @@
 """What of a guest's disks and lines QEMU does not hand over: formats, reservations, card readers."""
 
-import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import ClassVar, Self
 
 from lxml import etree
 
 from audit.evidence import Probe
+from audit.facts.arguments import devices_of
 from audit.facts.base import GuestFact, GuestSource, Unavailable
 from audit.facts.guest_source import GUESTS, XML, XML_INACTIVE
 
@@ -80,7 +79,6 @@ _UNSAVED = (
     ("iommu[@model='amd']", "amd-iommu", "IOMMU of model amd"),
 )
 """Where in `<devices>`, QEMU's name of what is there, and words for it."""
-_QEMU = "{http://libvirt.org/schemas/domain/qemu/1.0}"
 # Tried with QEMU 7.2: each has a state that is not saved (`query-migrate`: blocked-reasons).
 _UNSAVED_MODELS = frozenset(
     {
@@ -94,12 +92,8 @@ _BUS = re.compile(r"-(?:pci|device)(?:-(?:non-)?transitional)?$")
 
 def _models(root: etree._Element) -> Iterator[str]:
     """Models of the devices among the administrator's own arguments to QEMU (`-device MODEL,…`), as far as known."""
-    words = [node.get("value", "") for node in root.iterfind(f"{_QEMU}commandline/{_QEMU}arg")]
-    for option, value in pairwise(words):
-        if option.lstrip("-") != "device":
-            continue
-        properties = _properties(value)
-        model = _BUS.sub("", properties.get("driver", ""))
+    for properties in devices_of(root):
+        model = _BUS.sub("", properties["driver"])
         if model in {"virtio-gpu-gl", "virtio-vga-gl"}:
             yield "virgl"
         elif model in {"ivshmem-plain", "ivshmem-doorbell"}:
@@ -107,19 +101,6 @@ def _models(root: etree._Element) -> Iterator[str]:
                 yield "ivshmem"
         elif model in _UNSAVED_MODELS:
             yield model
-
-
-def _properties(device: str) -> dict[str, str]:
-    """Of one `-device`: `MODEL,key=value,…`, or JSON."""
-    if device.lstrip().startswith("{"):
-        try:
-            found = json.loads(device)
-        except (ValueError, RecursionError):
-            return {}
-        return {str(key): str(value) for key, value in found.items()} if isinstance(found, dict) else {}
-    first, *rest = device.split(",")
-    words = [first if first.startswith("driver=") else f"driver={first}", *rest]
-    return {key: value for key, _, value in (word.partition("=") for word in words)}
 
 
 @dataclass(frozen=True, slots=True)
