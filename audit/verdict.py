@@ -109,7 +109,8 @@ def other_ways(
             rest = (_lifted(o, lifts) for o in outcomes if not o.check.plain_guest and o.check.way in ("", *asked))
             route = _route(outcome for outcome in rest if outcome is not None)
             disks = about if COPY_STORAGE in lifts else ()
-            ways.append(Way(kind, route.verdict, disks, route.reasons[:_REASONS], () if disks else about))
+            options = about if kind == ANOTHER_ADDRESS else ()
+            ways.append(Way(kind, route.verdict, disks, route.reasons[:_REASONS], options))
     if persistent:
         route = _route(_concerning(outcomes, active=False))
         ways.append(Way("offline", route.verdict, reasons=route.reasons[:_REASONS]))

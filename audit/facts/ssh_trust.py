@@ -158,8 +158,9 @@ def _trust(name: str, user: str, status: int, text: str) -> Trust:
     words = visible(next((line for line in reversed(lines) if line.strip()), f"exit status {status}"), 200)
     if status in {124, 137}:
         return Trust(name, user, "silent", words)
-    if status != 255:
-        return Trust(name, user, "unsaid", words)
+    if status != 255:  # the far end's own; nologin(8) has one phrase
+        kept_out = status and re.search(r"[Aa]ccount is (currently )?not available", text)
+        return Trust(name, user, "denied" if kept_out else "unsaid", words)
     for pattern, outcome in _WORDS:
         if re.search(pattern, text):
             return Trust(name, user, outcome, words)

@@ -276,6 +276,7 @@ class TestSshTrust:
              "verification failed.|", "unknown key"),
             (f"255 root kvm00 {CHANGED}", "changed key"),
             ("255 root kvm00 root@kvm02: Permission denied (publickey,password).|", "denied"),
+            ("1 root kvm00 This account is currently not available.|", "denied"),
             ("255 root kvm00 ssh: connect to host kvm02 port 22: Connection refused|", "refused"),
             ("255 root kvm00 ssh: connect to host kvm02 port 22: Connection timed out|", "silent"),
             ("255 root kvm00 Connection timed out during banner exchange|", "silent"),
