@@ -6,16 +6,12 @@ from dataclasses import dataclass, replace
 import pytest
 
 from audit.check import (
-<<<<<<< HEAD
     ANOTHER_ADDRESS,
-    COPY_STORAGE,
-    STARTED_HERE,
-    TUNNELLED,
-=======
     COPY_CHANGES,
     COPY_STORAGE,
     COPY_WHOLE,
->>>>>>> 897d1b289f7ed187561bfbebd2b9df417d5dd570
+    STARTED_HERE,
+    TUNNELLED,
     Blocks,
     Cluster,
     Finding,

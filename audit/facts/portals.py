@@ -1,8 +1,9 @@
 """Storage that QEMU itself speaks to over the network (Ceph, iSCSI, NBD, …): whether a host gets a connection to it.
 
 A path on a mounted file system is looked up where it lies; of such a disk nothing lies on the host. What can be looked
-at without speaking the storage's protocol is whether it takes a connection. That is closed again at once, and only made
-to storage that running guests of the cluster use at that moment.
+at without speaking the storage's protocol is whether it takes a connection. That is tried with `--probe-network` only,
+closed again at once, and only made to storage that running guests of the cluster use at that moment. Without, a host is
+known to get there whose own running guests use it.
 """
 
 import re
@@ -14,6 +15,8 @@ from audit.evidence import Probe
 from audit.facts.base import Facts, HostFact, Question, Said, Unavailable
 from audit.facts.guest import GuestState
 from audit.facts.guest_devices import GuestDisks
+from audit.facts.guest_source import GUESTS, XML, XML_INACTIVE, running_guests
+from audit.facts.reach import OPTION as PROBE_NETWORK
 from audit.text import visible
 
 _HOST = re.compile(r"[A-Za-z0-9_.:%-]{1,253}")
@@ -46,6 +49,7 @@ printf "%s %s %s\\n" "$0" "$?" "$(printf "%s" "$said" | head -c 600 | tr "\\n" "
     ask=_ask,
     arity=3,
     maximum=300,
+    option=PROBE_NETWORK,
     hand="timeout 4 bash -c 'exec 3<>/dev/tcp/STORAGE/PORT'",
 )
 
@@ -64,13 +68,17 @@ _CLOSED = {
 class Portals(HostFact):
     """Which storage in the network the host gets a connection to."""
 
-    probes: ClassVar[tuple[Probe, ...]] = (PORTALS,)
+    probes: ClassVar[tuple[Probe, ...]] = (PORTALS, GUESTS, XML, XML_INACTIVE)
     tried: tuple[tuple[str, int, str], ...]
     """Host, port, and why there is no connection; "": there is one."""
     unread: str = ""
+    used: frozenset[tuple[str, int]] = frozenset()
+    """Those that running guests of the host use."""
 
     def problem(self, host: str, port: int) -> str:
         """Why there is no connection; "": there is one. Raises `Unavailable` where it was not tried."""
+        if (host, port) in self.used:
+            return ""
         if self.unread:
             raise Unavailable(PORTALS, self.unread)
         for name, number, problem in self.tried:
@@ -81,11 +89,12 @@ class Portals(HostFact):
     @classmethod
     def parse(cls, said: Said) -> Self:
         """From each attempt's exit status (124: no answer) and words. What says something else is not known."""
+        used = _used(said)
         try:
             asked = {record[0]: record[1:] for record in said.evidence(PORTALS).arguments}
             lines = said.lines(PORTALS, ok=(0, 123)) if asked else []
         except Unavailable as why:
-            return cls((), why.reason)
+            return cls((), why.reason, used)
         found = []
         for line in lines:
             number, _, rest = line.partition(" ")
@@ -95,7 +104,16 @@ class Portals(HostFact):
             problem = _problem(status, words.lower())
             if problem is not None:
                 found.append((asked[number][0], int(asked[number][1]), problem))
-        return cls(tuple(sorted(found)))
+        return cls(tuple(sorted(found)), used=used)
+
+
+def _used(said: Said) -> frozenset[tuple[str, int]]:
+    """By the host's running guests, as far as they can be read."""
+    try:
+        guests, _ = running_guests(said, GuestDisks)
+    except Unavailable:
+        return frozenset()
+    return frozenset(portal for _, disks in guests for disk in disks.disks for portal in disk.portals)
 
 
 def _problem(status: str, words: str) -> str | None:
