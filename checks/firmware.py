@@ -18,7 +18,7 @@ from audit.check import (
 )
 from audit.facts.firmware import ROMS, GuestFirmware, OptionRoms
 from audit.facts.guest import GuestMachine
-from audit.facts.paths import Paths
+from audit.facts.paths import Paths, PathState
 
 
 @check(
@@ -67,31 +67,12 @@ def variables(firmware: GuestFirmware, here: Source[Paths], there: Target[Paths]
     """
     if not firmware.nvram:
         raise NotApplicable("no file of UEFI variables")
-    theirs, ours = there.at(firmware.nvram), here.find(firmware.nvram)
-    path = firmware.nvram
-    if not theirs.folder_exists:
-        folder = firmware.nvram.rpartition("/")[0]
-        yield Finding(
-            expected=f"the folder {folder} on the target",
-            actual="not there",
-            because=f"Failed to create file '{firmware.nvram}': No such file or directory",
-            remedy=f"On the target: mkdir -p {shlex.quote(folder)}",
-        )
+    place = _variables_place(firmware.nvram, firmware.template, there)
+    if isinstance(place, Finding):
+        yield place
         return
-    if not theirs.exists:
-        if not firmware.template:
-            raise NotApplicable("libvirt looks for a template itself")
-        path = firmware.template
-        theirs = there.at(path)
-        if not theirs.exists:
-            yield Finding(
-                expected=f"{path} on the target",
-                actual="not there",
-                because=f"Failed to open file '{path}': No such file or directory",
-                remedy="Install the same firmware package (edk2-ovmf, ovmf) on the target; or copy the guest's "
-                f"{shlex.quote(firmware.nvram)} there",
-            )
-            return
+    path, theirs = place
+    ours = here.find(firmware.nvram)
     if not firmware.raw or theirs.kind == "block":
         return
     if isinstance(ours, Unavailable):
@@ -104,6 +85,33 @@ def variables(firmware: GuestFirmware, here: Source[Paths], there: Target[Paths]
             remedy="On the target: move the file away, if no guest of the target uses it; or install the same firmware "
             "package",
         )
+
+
+def _variables_place(nvram: str, template: str | None, there: Paths) -> tuple[str, PathState] | Finding:
+    """The file of variables that the target has, or else the template that it would copy; or what it lacks."""
+    theirs = there.at(nvram)
+    if not theirs.folder_exists:
+        folder = nvram.rpartition("/")[0]
+        return Finding(
+            expected=f"the folder {folder} on the target",
+            actual="not there",
+            because=f"Failed to create file '{nvram}': No such file or directory",
+            remedy=f"On the target: mkdir -p {shlex.quote(folder)}",
+        )
+    if theirs.exists:
+        return nvram, theirs
+    if not template:
+        raise NotApplicable("libvirt looks for a template itself")
+    model = there.at(template)
+    if model.exists:
+        return template, model
+    return Finding(
+        expected=f"{template} on the target",
+        actual="not there",
+        because=f"Failed to open file '{template}': No such file or directory",
+        remedy="Install the same firmware package (edk2-ovmf, ovmf) on the target; or copy the guest's "
+        f"{shlex.quote(nvram)} there",
+    )
 
 
 def _comparable(firmware: GuestFirmware, here: OptionRoms, there: OptionRoms) -> None:

@@ -238,13 +238,8 @@ def backing_chain(state: GuestState, disks: GuestDisks, here: Source[Paths], the
         if theirs is None:
             continue
         if not theirs.exists:
-            yield Finding(
-                expected=f"{path} on the target",
-                actual="not there",
-                because=f"Cannot access backing file '{path}' of {disk.target}",
-                lifted_by=(COPY_WHOLE,) if copyable(disk) else (),
-                about=disk.target,
-            )
+            because = f"Cannot access backing file '{path}' of {disk.target}"
+            yield _layer(disk, f"{path} on the target", "not there", because)
             continue
         ours = yield from if_known(here.find(path))
         try:
@@ -253,16 +248,17 @@ def backing_chain(state: GuestState, disks: GuestDisks, here: Source[Paths], the
             yield why
             continue
         if differs:
-            yield Finding(
-                expected=f"{path}: the same image on both hosts",
-                actual=differs,
-                because=f"the image below {disk.target} is another one there",
-                lifted_by=(COPY_WHOLE,) if copyable(disk) else (),
-                about=disk.target,
-            )
+            because = f"the image below {disk.target} is another one there"
+            yield _layer(disk, f"{path}: the same image on both hosts", differs, because)
     for disk in disks.disks:
         if disk.source is not None and not disk.backing_known and disk.type in {"file", "block", "volume"}:
             yield Unavailable(GuestDisks.probes[1], f"{disk.target}: the XML does not tell what lies below the image")
+
+
+def _layer(disk: Disk, expected: str, actual: str, because: str) -> Finding:
+    """Of an image below the disk's: copying the disk whole makes one that needs none."""
+    lifted_by = (COPY_WHOLE,) if copyable(disk) else ()
+    return Finding(expected, actual, because, lifted_by=lifted_by, about=disk.target)
 
 
 def _another_layer(path: str, ours: PathState, theirs: PathState) -> str:

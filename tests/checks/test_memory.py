@@ -46,6 +46,8 @@ def test_what_was_never_touched_needs_no_room_yet():
     assert memory.room_to_use.blocks is Blocks.NOTHING
     assert memory.room_to_use.severity is Severity.HIGH
     assert list(memory.room_to_use.function(GUEST, Memory(64 * GIB, 9 * GIB, 0, 0), policy)) == []
+    with pytest.raises(NotApplicable, match="huge pages"):
+        list(memory.room_to_use.function(HUGE_GUEST, small, policy))
     for eager in (replace(GUEST, locked=True), replace(GUEST, immediate=True)):
         [finding] = memory.fits.function(eager, GuestResident(GIB), small, policy)
         assert "8.0 GiB guest" in finding.expected

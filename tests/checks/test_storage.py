@@ -325,4 +325,4 @@ def test_what_is_below_is_moot_where_the_disk_is_copied_whole():
     here, there = (Samples((("/srv/a", words),)) for words in ("1 2 3 4", "5 2 3 4"))
     [below] = found(checks.same_below, RUNS, GuestDisks((replace(DISK, backing=("/srv/a",)),)), here, there)
     [alone] = found(checks.same_below, RUNS, GuestDisks((replace(DISK, readonly=True),)), here, there)
-    assert (below.lifted_by, alone.lifted_by) == (COPY_WHOLE, "")
+    assert (below.lifted_by, alone.lifted_by) == ((COPY_WHOLE,), ())
