@@ -32,3 +32,12 @@ def test_other_ways():
     hostile = other_way({"kind": "copy-storage", "verdict": "unknown", "disks": ["a; rm -rf /\x1b"]})
     assert "'a; rm -rf /" in hostile
     assert "\x1b" not in hostile
+
+
+def test_closed_ways_are_told_where_one_command_opens_them():
+    reason = {"check": "copying.image_made", "status": "fail", "message": "expected an image"}
+    closed = {"kind": "copy-storage", "verdict": "no", "disks": ["vda"], "reasons": [reason]}
+    assert other_way(closed).endswith(", not before this: expected an image")
+    assert other_way({**closed, "reasons": [{**reason, "check": "cpu.fits"}]}) == ""
+    assert other_way({"kind": "offline", "verdict": "no", "disks": []}) == ""
+    assert other_way({"kind": "copy-storage-inc", "verdict": "yes", "disks": ["vda"]}) == ""

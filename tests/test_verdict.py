@@ -5,7 +5,19 @@ from dataclasses import dataclass, replace
 
 import pytest
 
-from audit.check import COPY_STORAGE, Blocks, Cluster, Finding, Severity, Source, Stage, Target, check
+from audit.check import (
+    COPY_CHANGES,
+    COPY_STORAGE,
+    COPY_WHOLE,
+    Blocks,
+    Cluster,
+    Finding,
+    Severity,
+    Source,
+    Stage,
+    Target,
+    check,
+)
 from audit.facts.base import Guest, GuestFact, HostFact
 from audit.judge import Judged, Judgements, Subject
 from audit.results import Reason
@@ -298,8 +310,19 @@ def for_copying(**options):
     ],
 )
 def test_copying_disks_along_lifts_no_more_than_it_may(entries, verdict):
-    ways = ways_with(*entries)
-    assert ways == (() if verdict is None else (Way("copy-storage", verdict, ("vda",)),))
+    whole, changes = ways_with(*entries)
+    assert [way.kind for way in (whole, changes)] == ["copy-storage", "copy-storage-inc"]
+    assert whole.verdict == changes.verdict == (verdict or "no")
+    assert whole.disks == ("vda",)
+    assert bool(whole.reasons) == (verdict != "yes")
+
+
+def test_what_lies_below_is_copied_with_the_whole_disk_only():
+    below = Finding("base", "not there", lifted_by=COPY_WHOLE, about="vda")
+    whole, changes = ways_with(local_disk(more=(below,)))
+    assert (whole.verdict, changes.verdict) == ("yes", "no")
+    whole, changes = ways_with(local_disk(), failed(of_placement, way=COPY_CHANGES))
+    assert (whole.verdict, changes.verdict) == ("yes", "no")
 
 
 def test_no_other_way_where_the_usual_one_is_open():
@@ -308,7 +331,8 @@ def test_no_other_way_where_the_usual_one_is_open():
 
 def test_offline_is_a_way_for_guests_that_are_defined():
     assert ways_with(failed(of_pair), persistent=True) == (Way("offline", "yes"),)
-    assert ways_with(failed(of_pair, offline=True), persistent=True) == ()
+    [closed] = ways_with(failed(of_pair, offline=True), persistent=True)
+    assert (closed.verdict, len(closed.reasons)) == ("no", 1)
     assert ways_with(failed(of_pair)) == ()
 
 

@@ -113,6 +113,9 @@ _QUESTIONS: Mapping[str, Callable[[Host, Fleet, Records], Answer]] = {
     "storage.disk_sizes": lambda host, _fleet, records: guests.disk_sizes(host, records),
     "storage.free": lambda _host, _fleet, records: storage.free(records),
     "storage.paths": storage.paths,
+    "storage.portals": storage.portals,
+    "storage.samples": storage.samples,
+    "storage.volumes": storage.volumes,
 }
 
 

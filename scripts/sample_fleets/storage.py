@@ -102,6 +102,28 @@ def free(records: Records) -> Answer:
     return Answer("".join(f"record {number}\n{head}\n{line}\n" for number, _ in records))
 
 
+def portals(_host: Host, _fleet: Fleet, records: Records) -> Answer:
+    """All storage in the network takes connections."""
+    return Answer("".join(f"{number} 0 \n" for number, _, _ in records))
+
+
+def samples(host: Host, fleet: Fleet, records: Records) -> Answer:
+    """An image of one name is the same wherever it is."""
+    lines = []
+    for number, path in records:
+        there = "= whole" in _Path(host, fleet, path).record(number)
+        words = f"{int(sha256(path.encode()).hexdigest()[:8], 16)} 1048576"
+        lines.append(f"{number} {words} {words}\n" if there else f"{number} none\n")
+    return Answer("".join(lines))
+
+
+def volumes(host: Host, _fleet: Fleet, records: Records) -> Answer:
+    """Every pool knows its volumes."""
+    stamp = mark(host, "storage.volumes")
+    told = "".join(f"{stamp} {number}\n{IMAGES}/{volume}\n\n" for number, _, volume in records)
+    return Answer(f"{stamp}\n{told}{stamp} end\n")
+
+
 def paths(host: Host, fleet: Fleet, records: Records) -> Answer:
     """Every folder on the way to each path, and what is at its end."""
     return Answer("".join(_Path(host, fleet, path).record(number) for number, path in records))

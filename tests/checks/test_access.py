@@ -9,7 +9,7 @@ from audit.facts.administrator import Administrator
 from audit.facts.confinement import GuestLabels, SecurityDrivers
 from audit.facts.guest import GuestState
 from audit.facts.guest_devices import GuestDisks
-from audit.facts.paths import Component
+from audit.facts.paths import Component, Rights
 from audit.facts.qemu_conf import QemuConf
 from audit.facts.storage import HypervisorUser, Mounts, Selinux, User
 from audit.judge import Missing
@@ -66,17 +66,59 @@ def user(uid=107, gid=107):
     return HypervisorUser(User("qemu", uid, gid, frozenset({gid})), False)
 
 
+def test_images_owned():
+    """The target's libvirt leaves owners alone."""
+    running, kept = GuestState("running", True, True), QemuConf(dynamic_ownership=False)
+    root = replace(FILE, components=(Component(0o755, 0, 0), Component(0o600, 0, 0)), rights=RIGHTS)
+
+    def run(state, disk=DISK, conf=kept, guest=running, who=None):
+        there = paths(a=state) if state else paths()
+        return found(checks.images_owned, guest, GuestDisks((disk,)), NO_POOLS, there, who or user(), conf, user())
+
+    [finding] = run(root)
+    assert "Could not open '/srv/a': Permission denied" in finding.because
+    assert not run(root, who=user(0))
+    assert not run(replace(root, components=(Component(0o755, 0, 0), Component(0o600, 107, 107))))
+    assert not run(replace(root, rights=RIGHTS._replace(read=True, write=True))), "an access list opens it"
+    assert run(replace(root, rights=RIGHTS._replace(read=True)))
+    assert not run(replace(root, rights=RIGHTS._replace(read=True)), replace(DISK, readonly=True))
+    assert not run(replace(root, rights=RIGHTS._replace(reach=False))), "its folders are another check's"
+    with pytest.raises(Unavailable, match="access list"):
+        run(replace(root, rights=None))
+    with pytest.raises(Unavailable):
+        run(None)
+    with pytest.raises(NotApplicable):
+        run(root, conf=QemuConf())
+    with pytest.raises(NotApplicable):
+        run(root, guest=GuestState("shut off", False, True))
+
+
+RIGHTS = Rights(107, True, False, False)
+
+
 def test_permissions_and_ids():
     closed = replace(
         FILE, components=(Component(0o755, 0, 0), Component(0o700, 1000, 1000), Component(0o644, 107, 107))
     )
     opened = replace(closed, components=(Component(0o755, 0, 0), Component(0o711, 1000, 1000), Component(0o600, 0, 0)))
-    assert found(checks.permissions, GuestDisks((DISK,)), paths(a=closed), user())
-    assert not found(checks.permissions, GuestDisks((DISK,)), paths(a=opened), user())
+    shut = replace(closed, rights=Rights(107, False, False, False))
+
+    def run(state, who=None, disks=(DISK,), pools=NO_POOLS):
+        return found(checks.permissions, GuestDisks(disks), pools, paths(a=state), who or user())
+
+    assert run(shut)
+    assert run(shut, disks=(VOLUME,), pools=FAST)
+    assert not run(opened)
+    assert not run(shut, user(0))
+    assert not run(replace(closed, rights=Rights(107, True, False, False))), "an access list opens it"
+    for tried in (None, Rights(64055, False, False, False)):
+        with pytest.raises(Unavailable, match="access list"):
+            run(replace(closed, rights=tried))
     with pytest.raises(Unavailable):
-        found(checks.permissions, GuestDisks((DISK,)), paths(), user())
-    asked_later = GuestDisks((replace(DISK, source="/srv/unknown"), DISK))
-    assert next(checks.permissions.function(asked_later, paths(a=closed), user())), "certain before unknown"
+        found(checks.permissions, GuestDisks((DISK,)), NO_POOLS, paths(), user())
+    assert run(shut, disks=(replace(DISK, source="/srv/unknown"), DISK)), "certain before unknown"
+    below = replace(DISK, source="/srv/b", backing=("/srv/a",))
+    assert found(checks.permissions, GuestDisks((below,)), NO_POOLS, paths(a=shut, b=FILE), user())
     assert found(checks.qemu_uid_same, user(), user(64055, 107), SHARED, SHARED)
     assert not found(checks.qemu_uid_same, user(), user(64055, 107), SHARED, UNSHARED)
     assert not found(checks.qemu_uid_same, user(), user(gid=993), SHARED, SHARED), "the owner needs no group"

@@ -4,11 +4,12 @@ from dataclasses import replace
 
 import pytest
 
-from audit.check import COPY_STORAGE, NotApplicable, Unavailable
+from audit.check import COPY_CHANGES, COPY_STORAGE, NotApplicable, Unavailable
 from audit.facts.disk_sizes import DiskSize, FreeSpace, GuestDiskSizes, Room
 from audit.facts.guest import GuestState
 from audit.facts.guest_devices import GuestDisks
-from audit.facts.paths import Paths
+from audit.facts.image_users import ImageUsers
+from audit.facts.paths import Image, Paths
 from audit.facts.pools import Pool, Pools
 from audit.facts.storage import MOUNTINFO, Mounts
 from audit.judge import Missing
@@ -24,14 +25,24 @@ NO_FOLDER = replace(GONE, folder_exists=False)
 IN_SRV = Pools((Pool("images", "dir", True, "/srv/"),))
 
 
+NOBODYS = ImageUsers(())
+
+
 def asked(check, there, *more, disks=(DISK,), here=None, mounts=UNSHARED, their_pools=NO_POOLS, state=RUNS):
-    sources = (here or paths(a=LOCAL), mounts, NO_POOLS)
-    return found(check, state, GuestDisks(disks), *sources, their_pools, there, SIZES, *more)
+    facts = (state, GuestDisks(disks), here or paths(a=LOCAL), mounts, NO_POOLS, their_pools, there)
+    if check is checks.place_ready:
+        return found(check, WEB, *facts, *(more or (NOBODYS,)), SIZES)
+    if check in (checks.overwrites, checks.only_own, checks.increment_placed):
+        return found(check, *facts)
+    return found(check, *facts, SIZES, *more)
+
+
+ALL = (checks.place_ready, checks.image_made, checks.overwrites, checks.only_own, checks.increment_placed)
 
 
 def test_all_are_for_that_way_only():
-    for check in (checks.place_ready, checks.image_made, checks.room, checks.room_to_grow):
-        assert check.way == COPY_STORAGE
+    for check in (*ALL, checks.room, checks.room_to_grow):
+        assert check.way == (COPY_CHANGES if check is checks.increment_placed else COPY_STORAGE)
 
 
 def test_place_ready():
@@ -45,13 +56,29 @@ def test_place_ready():
     assert finding.expected == "/srv/a of 2048 bytes on the target"
     with pytest.raises(Unavailable, match="qcow2"):
         asked(checks.place_ready, paths(a=LOCAL))
+    with pytest.raises(Unavailable, match="vmdk"):
+        asked(checks.place_ready, paths(a=LOCAL), disks=(replace(DISK, format="vmdk"),))
+    assert not asked(checks.place_ready, paths(a=replace(LOCAL, image=Image("qcow2", 2048))))
+    [finding] = asked(checks.place_ready, paths(a=replace(LOCAL, image=Image("qcow2", 4096))))
+    assert "different sizes" in finding.because
+    [finding] = asked(checks.place_ready, paths(a=replace(LOCAL, image=Image("other", 0))))
+    assert finding.because == "Image is not in qcow2 format"
+
+
+def test_nobody_else_uses_the_place():
+    there = paths(a=replace(LOCAL, size=2048))
+    others = ImageUsers((("/srv/a", "another-uuid", "db"), ("/srv/b", "another-uuid", "db")))
+    [finding] = asked(checks.place_ready, there, others, disks=(RAW,))
+    assert finding.actual == "a disk of db"
+    assert not asked(checks.place_ready, there, ImageUsers((("/srv/a", WEB.uuid, "web"),)), disks=(RAW,))
+    with pytest.raises(Unavailable):
+        asked(checks.place_ready, there, ImageUsers((), 1), disks=(RAW,))
 
 
 def test_not_for_guests_whose_disks_are_shared():
     some = (FreeSpace(()),)
     for check, more in (
-        (checks.place_ready, ()),
-        (checks.image_made, ()),
+        *((check, ()) for check in ALL),
         (checks.room, some),
         (checks.room_to_grow, some),
     ):
@@ -68,8 +95,7 @@ def test_not_known_which_images_would_be_copied():
     """Nothing of a disk's path, here or there, or of what is mounted: a skip would be a lie."""
     room = FreeSpace((("/srv", Room("/", 4)),))
     for check, more in (
-        (checks.place_ready, ()),
-        (checks.image_made, ()),
+        *((check, ()) for check in ALL),
         (checks.room, (room,)),
         (checks.room_to_grow, (room,)),
     ):
@@ -92,10 +118,32 @@ def test_image_made():
     assert finding.remedy == "On the target: qemu-img create -f qcow2 /srv/a 2048"
     inactive = Pools((replace(IN_SRV.pools[0], active=False),))
     assert asked(checks.image_made, paths(a=NOT_THERE), their_pools=inactive)
-    [finding] = asked(checks.image_made, paths(a=LOCAL), their_pools=IN_SRV)
-    assert "overwritten" in finding.actual
+    assert not asked(checks.image_made, paths(a=LOCAL)), "nobody has to make it"
+    assert not asked(checks.image_made, paths(a=NO_FOLDER)), "that is for another check"
     with pytest.raises(Unavailable):
         asked(checks.image_made, paths(a=NOT_THERE), their_pools=Pools((), "no storage driver"))
+
+
+def test_overwrites():
+    assert not asked(checks.overwrites, paths(a=NOT_THERE))
+    [finding] = asked(checks.overwrites, paths(a=LOCAL))
+    assert "overwritten" in finding.actual
+
+
+def test_only_own():
+    beside = replace(DISK, target="vdb", source="/srv/b")
+    there, here, mounts = paths(a=NOT_THERE, b=FILE), paths(a=LOCAL, b=FILE), Mounts((*UNSHARED.mounts, *SHARED.mounts))
+    [finding] = asked(checks.only_own, there, disks=(DISK, beside), here=here, mounts=mounts)
+    assert finding.expected == "vda copied alone, by --migrate-disks vda"
+    assert not asked(checks.only_own, there, disks=(DISK,), here=here, mounts=mounts)
+    for kept in ({"readonly": True}, {"shareable": True}, {"source": None}):
+        assert not asked(checks.only_own, there, disks=(DISK, replace(beside, **kept)), here=here, mounts=mounts)
+
+
+def test_increment_placed():
+    assert not asked(checks.increment_placed, paths(a=LOCAL))
+    [finding] = asked(checks.increment_placed, paths(a=NOT_THERE))
+    assert "incremental" in finding.because
 
 
 def test_room():
@@ -121,14 +169,16 @@ def test_room():
 def test_what_libvirt_makes_takes_its_full_size_at_once():
     """It gives no allocation, which then is the capacity: fallocate for raw images, preallocation=falloc for qcow2."""
     free = FreeSpace((("/srv", Room("/", 1)),))
-    [finding] = asked(checks.room_to_grow, paths(a=NOT_THERE), free, their_pools=IN_SRV)
+    [finding] = asked(checks.room, paths(a=NOT_THERE), free, their_pools=IN_SRV)
     assert "full size" in finding.because
     assert finding.remedy == "On the target: qemu-img create -f qcow2 /srv/a 2048"
+    assert not asked(checks.room_to_grow, paths(a=NOT_THERE), free, their_pools=IN_SRV), "that is for the other"
+    assert not asked(checks.room, paths(a=NOT_THERE), free)
     [by_hand] = asked(checks.room_to_grow, paths(a=NOT_THERE), free)
     assert (by_hand.because, by_hand.remedy) == ("", "")
     fast = Pools((Pool("fast", "dir", True, "/srv"),))
     volume = found(
-        *(checks.room_to_grow, RUNS, GuestDisks((VOLUME,)), paths(a=LOCAL), UNSHARED, fast, fast),
+        *(checks.room, RUNS, GuestDisks((VOLUME,)), paths(a=LOCAL), UNSHARED, fast, fast),
         *(paths(a=NOT_THERE), SIZES, free),
     )
     assert volume[0].remedy == "On the target: virsh vol-create-as fast a 2048 --allocation 0 --format qcow2"
@@ -194,6 +244,7 @@ def test_volumes_that_are_devices_are_not_copied():
     with pytest.raises(NotApplicable):
         found(
             checks.place_ready,
+            WEB,
             RUNS,
             GuestDisks((disk,)),
             paths(**{"/dev/vg/a": BLOCK}),
@@ -201,6 +252,7 @@ def test_volumes_that_are_devices_are_not_copied():
             pool,
             pool,
             there,
+            NOBODYS,
             SIZES,
         )
 

@@ -172,6 +172,35 @@ def test_the_question_answers_truly(tmp_path, said):
     assert not (tmp_path / "pwned").exists()
 
 
+@pytest.mark.parametrize(
+    ("lines", "rights", "image"),
+    [
+        ("may 107 -erw\nimage -\n", (107, True, True, True), ("other", 0)),
+        ("may 107 -e\n", (107, True, False, False), None),
+        ("may 107 -\n", (107, False, False, False), None),
+        ("may 107 rw\nimage 5146\n", None, None),
+        (f"image 514649fb00000003{'0' * 32}{2**24:016x}\n", None, ("qcow2", 2**24)),
+        (f"image 514649fb00000001{'0' * 48}\n", None, None),
+        ("", None, None),
+    ],
+)
+def test_rights_and_heads_of_images(said, lines, rights, image):
+    text = f"record 0\n{FOLDERS}81a4 107 107 1024 45 99\n= whole\nfs 6969 0\n{lines}"
+    state = Paths.parse(said({PATHS.name: answered(text, "/v/a")})).at("/v/a")
+    assert (state.rights, state.image) == (rights, image)
+
+
+def test_the_question_reads_an_image_s_head(tmp_path, said):
+    image, plain = tmp_path / "a.qcow2", tmp_path / "a.raw"
+    image.write_bytes(bytes.fromhex("514649fb00000003") + bytes(16) + (2**30).to_bytes(8, "big") + bytes(99))
+    plain.write_bytes(b"x" * 99)
+    _, text, errors = run_question(str(image), str(plain))
+    assert errors == b""
+    paths = Paths.parse(said({PATHS.name: answered(text, str(image), str(plain))}))
+    assert paths.at(str(image)).image == ("qcow2", 2**30)
+    assert paths.at(str(plain)).image == ("other", 0)
+
+
 def test_long_paths_do_not_tear_records(said):
     asked = [f"/nope/{number}" + "/é" * 60 + "x" * 1800 for number in range(120)]
     _, text, errors = run_question(*asked)
@@ -330,7 +359,9 @@ def test_same_file_by_cluster_file_systems():
     assert same_file(gfs, cluster_place(0x01161970, "gfs2", "/dev/mapper/vm", fsid=6)) is None
     quobyte = cluster_place(0x65735546, "fuse.quobyte", "/exports")
     assert quobyte.shared == "Quobyte"
-    assert same_file(quobyte, cluster_place(0x65735546, "fuse.quobyte", "/exports", inode=7)) is True
+    assert same_file(quobyte, quobyte) is True
+    assert same_file(quobyte, cluster_place(0x65735546, "fuse.quobyte", "/exports", inode=7)) is False
+    assert same_file(quobyte, cluster_place(0x65735546, "fuse.quobyte", "/exports", inode=2**40)) is None, "folded?"
     assert same_file(quobyte, cluster_place(0x65735546, "fuse.quobyte", "other", inode=7)) is None
     assert cluster_place(0x65735546, "fuse.sshfs").shared is None
     ceph = cluster_place(0x00C36400, "ceph", "mon1,mon2:/")
@@ -338,6 +369,13 @@ def test_same_file_by_cluster_file_systems():
     assert same_file(ceph, cluster_place(0x00C36400, "ceph", "mon9:/", fsid=6)) is None
     cifs, other = (cluster_place(0xFF534D42, "cifs", source, fsid=0) for source in ("//nas/vm", "//nas2/vm"))
     assert same_file(cifs, other) is None, "a file of that number is everywhere"
+    own_numbers = frozenset({"noserverino"})
+    first, second = (
+        Place(replace(cifs.state, inode=inode), replace(cifs.mount, options=own_numbers))
+        for inode in (7, 8)
+    )
+    assert same_file(first, second) is True
+    assert same_file(first, Place(replace(second.state, size=1), second.mount)) is None
     assert Place(file(magic=0x58465342), None).fs == "xfs"
 
 
