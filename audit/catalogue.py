@@ -152,6 +152,8 @@ _ROLES = {
     Role.TARGET: "for each host, as a target",
 }
 _STAGES = {
+    Stage.SET_OUT: "when virsh sets out for the target: names, its own certificates, the way there",
+    Stage.LOG_IN: "when ssh logs in to the target",
     Stage.CONNECT: "when the source connects to the target's libvirt",
     Stage.ALLOWED: "when libvirt asks itself whether the guest may leave",
     Stage.SAFE: "when libvirt asks itself whether the guest's disks are safe",

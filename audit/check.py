@@ -19,16 +19,19 @@ import inspect
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from enum import Enum, IntEnum
-from typing import Annotated, Any, Generic, NamedTuple, TypeVar, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Final, Generic, NamedTuple, TypeVar, get_args, get_origin, get_type_hints
 
 from audit.evidence import Probe
 from audit.facts.base import GuestFact, HostFact, Unavailable
 from audit.policy import Policy
 
 __all__ = [
+    "ANOTHER_ADDRESS",
     "COPY_CHANGES",
     "COPY_STORAGE",
     "COPY_WHOLE",
+    "STARTED_HERE",
+    "TUNNELLED",
     "At",
     "Blocks",
     "Check",
@@ -48,12 +51,18 @@ __all__ = [
 ]
 
 
-COPY_STORAGE = "copy-storage"
+COPY_STORAGE: Final = "copy-storage"
 """The way in which `virsh migrate --copy-storage-all` copies the disks along."""
-COPY_CHANGES = "copy-storage-inc"
+COPY_CHANGES: Final = "copy-storage-inc"
 """The way in which `--copy-storage-inc` does: each disk's top image only, onto one that is there already."""
-COPY_WHOLE = "copy-whole"
+COPY_WHOLE: Final = "copy-whole"
 """Of a finding: it is moot where disks are copied whole, not where only their top images are."""
+ANOTHER_ADDRESS: Final = "another-address"
+"""The way that gives the target by another name or address, in the URI or with `--migrateuri`."""
+TUNNELLED: Final = "tunnelled"
+"""The way in which all goes through libvirt's own connection (`--p2p --tunnelled`)."""
+STARTED_HERE: Final = "started-here"
+"""The way in which virsh runs on the machine that audited, which then speaks with both hosts itself."""
 
 
 class Severity(IntEnum):
@@ -87,6 +96,8 @@ class Scope(Enum):
 class Stage(IntEnum):
     """Where in a migration it would show; orders the reasons as libvirt would meet them."""
 
+    SET_OUT = -2
+    LOG_IN = -1
     CONNECT = 0
     ALLOWED = 1
     SAFE = 2
@@ -114,8 +125,8 @@ class Finding:
     """One violation: what must hold, what was found, why it matters here, and perhaps a remedy fitted to it.
 
     `hosts` of a cluster check's finding are those it concerns; routes between two of them are affected. `lifted_by`:
-    the way of migrating that makes the finding moot (COPY_STORAGE, COPY_WHOLE), with `about` naming the disk that it is
-    about.
+    the ways of migrating each of which makes the finding moot (or COPY_WHOLE), with `about` naming the disk that it is
+    about, or the option or URI that another way takes (ANOTHER_ADDRESS).
     """
 
     expected: str
@@ -123,7 +134,7 @@ class Finding:
     because: str = ""
     remedy: str = ""
     hosts: frozenset[str] = frozenset()
-    lifted_by: str = ""
+    lifted_by: tuple[str, ...] = ()
     about: str = ""
 
     @property

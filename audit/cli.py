@@ -127,6 +127,9 @@ _drain = click.option("--drain", multiple=True, metavar="HOST", help="Judge only
 @commands.command()
 @_asking
 @_drain
+@click.option(
+    "--no-pdf", is_flag=True, help="All but report.pdf, which takes most of the time: `report` makes it later."
+)
 @click.option("-o", "--output", type=click.Path(path_type=Path), default=Path("virt-preflight"), show_default=True)
 def audit(
     hosts: tuple[str, ...],
@@ -135,6 +138,7 @@ def audit(
     seconds: float,
     active: Mapping[str, str],
     drain: tuple[str, ...],
+    no_pdf: bool,
     output: Path,
 ) -> int:
     """Collect evidence from the hosts, judge it, and write the reports to a folder.
@@ -151,7 +155,7 @@ def audit(
     bundle.write(output / "bundle")
     results = evaluate([bundle], checks, drain, cross_check)
     reports.write_whole(output / "results.json", dumps(results).encode())
-    written = reports.write_report(results, output, rendered=now())
+    written = reports.write_report(results, output, rendered=now(), pdf=not no_pdf)
     _tell(results, [output / "results.json", *written, output / "bundle"])
     return EXIT_STATUS[results["verdict"]["word"]]
 

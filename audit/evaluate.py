@@ -89,7 +89,10 @@ def evaluate(
     unknown = sorted(set(drain) - {host for hosts in clusters.values() for host in hosts})
     if unknown:
         raise EvaluationError(f"not among the audited hosts: {', '.join(unknown)}")
-    judged = {name: judge.cluster(name, _reached(hosts, evidence)) for name, hosts in clusters.items()}
+    judged = {
+        name: judge.cluster(name, _reached(hosts, evidence), sorted({*hosts} - {*_reached(hosts, evidence)}))
+        for name, hosts in clusters.items()
+    }
     routes = [_routes(name, hosts, evidence, facts, judged[name]) for name, hosts in clusters.items()]
     return Results(
         format=FORMAT,
@@ -158,7 +161,8 @@ def _routes(
             state = facts.of_guest(guest, GuestState)
             active = isinstance(state, Unavailable) or state.active  # one that may be running counts as running
             targets = {
-                target: _unread(unreached, target) or guest_route(found, name, guest, target, active=active)
+                target: _unread(unreached, found, host, target)
+                or guest_route(found, name, guest, target, active=active)
                 for target in hosts
                 if target != host
             }
@@ -169,12 +173,16 @@ def _routes(
                 if active and target not in unreached
             }
             guests.append(GuestRoutes(guest, active, targets, departure(found, guest, active=active), ways))
-    pairs = {(s, t): _unread(unreached, s, t) or pair_route(found, name, s, t) for s in hosts for t in hosts if s != t}
+    pairs = {
+        (s, t): _unread(unreached, found, s, t) or pair_route(found, name, s, t) for s in hosts for t in hosts if s != t
+    }
     return ClusterRoutes(name, hosts, unreached | unlisted, pairs, tuple(guests), concerns(found, name))
 
 
-def _unread(unread: dict[str, str], *hosts: str) -> Route | None:
-    return next((unread_route(host, unread[host]) for host in hosts if host in unread), None)
+def _unread(unread: dict[str, str], found: Judgements, source: str, target: str) -> Route | None:
+    """The route from or to a host that could not be read; None: both could."""
+    host = next((host for host in (source, target) if host in unread), None)
+    return None if host is None else unread_route(host, unread[host], found.shut.get((source, target), ()))
 
 
 # Results, part by part ------------------------------------------------------------------------------------
@@ -359,18 +367,20 @@ def _guest(cluster: ClusterRoutes, routes: GuestRoutes, facts: Facts) -> GuestRe
     return told
 
 
+def _way(way: Way) -> WayResult:
+    result = WayResult(kind=way.kind, verdict=way.verdict, disks=list(way.disks))
+    if way.reasons:
+        result["reasons"] = list(way.reasons)
+    if way.options:
+        result["options"] = list(way.options)
+    return result
+
+
 def _target(host: str, route: Route, ways: Sequence[Way]) -> TargetResult:
     target = TargetResult(host=host, verdict=route.verdict, reasons=list(route.reasons))
     if ways:
         target["ways"] = [_way(way) for way in ways]
     return target
-
-
-def _way(way: Way) -> WayResult:
-    told = WayResult(kind=way.kind, verdict=way.verdict, disks=list(way.disks))
-    if way.reasons:
-        told["reasons"] = list(way.reasons)
-    return told
 
 
 def _value(facts: Facts, guest: Guest, kind: type[GuestFact], name: str) -> Any:

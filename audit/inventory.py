@@ -13,6 +13,7 @@ import socket
 import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
@@ -391,7 +392,14 @@ _LOGIN: dict[str, Callable[[_Place], Any]] = {
 
 def _policy(place: _Place) -> Policy:
     hints = get_type_hints(Policy)
-    return Policy(**{key: _of_type(value, hints[key]) for key, value in place.items(tuple(hints))})
+    found = dict(place.items(tuple(hints)))
+    policy = Policy(**{key: _of_type(value, hints[key]) for key, value in found.items()})
+    try:
+        if policy.migration_network:
+            ip_network(policy.migration_network, strict=False)
+    except ValueError:
+        raise found["migration_network"].wrong("must be a network, as 10.0.1.0/24") from None
+    return policy
 
 
 def _of_type(place: _Place, hint: Any) -> Any:

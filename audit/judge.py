@@ -13,7 +13,7 @@ from importlib.metadata import entry_points
 from types import ModuleType
 from typing import Any, Literal, NamedTuple, NoReturn
 
-from audit.check import At, Check, Finding, NotApplicable, Parameter, Role, Scope
+from audit.check import At, Blocks, Check, Finding, NotApplicable, Parameter, Role, Scope
 from audit.evidence import Probe
 from audit.facts.base import Facts, Guest, GuestFact, NotAsked, Unavailable
 from audit.policy import Policy
@@ -89,6 +89,9 @@ class Judgements:
     counts: dict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
     skipped: dict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
 
+    shut: dict[tuple[str, str], list[Outcome]] = field(default_factory=dict)
+    """By source and a target that could not be read: what is wrong between them all the same, and blocks."""
+
     def of(self, subject: Subject) -> list[Outcome]:
         """The outcomes about that very subject."""
         return self.outcomes.get(subject, [])
@@ -132,14 +135,26 @@ class Judge:
         self._missing: dict[int, Missing] = {}
         self._arguments: dict[tuple[type[Any], Any], Any] = {}
 
-    def cluster(self, name: str, hosts: Sequence[str]) -> Judgements:
-        """Every check over every subject of the cluster's reached hosts, guests, ordered pairs and placements."""
+    def cluster(self, name: str, hosts: Sequence[str], unread: Sequence[str] = ()) -> Judgements:
+        """Every check over every subject of the cluster's reached hosts, guests, ordered pairs and placements.
+
+        Of its `unread` hosts, as targets, only what the sources alone know counts.
+        """
         found = Judgements()
         subjects = dict(self._subjects(name, hosts))
         for check in self._checks:
             for subject in subjects[check.scope]:
                 found.add(check, subject, self._judged(check, subject, hosts))
+        for source, target in ((source, target) for source in hosts for target in unread):
+            outcomes = [o for o in self._between(Subject(source, target)) if o.judged.status == "fail"]
+            if outcomes:
+                found.shut[source, target] = outcomes
         return found
+
+    def _between(self, pair: Subject) -> Iterator[Outcome]:
+        for check in self._checks:
+            if check.scope is Scope.PAIR and check.blocks is Blocks.MIGRATION and not (check.way or check.plain_guest):
+                yield Outcome(check, pair, self._judged(check, pair, ()))
 
     def _subjects(self, cluster: str, hosts: Sequence[str]) -> Iterator[tuple[Scope, list[Subject]]]:
         guests = [guest for host in hosts for guest in self._guests(host)]

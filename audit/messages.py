@@ -206,9 +206,14 @@ def _hits(message: Message, said: str) -> Iterator[_Hit]:
         for number, match in enumerate(pattern.finditer(said)):
             if number == _HITS:
                 break
-            groups = ((name.partition(_MARK)[0], value) for name, value in match.groupdict().items() if value)
-            values = {name: value.strip("()").rstrip(":,.;") for name, value in groups}
+            values = {name.partition(_MARK)[0]: _value(match, name) for name in pattern.groupindex if match[name]}
             yield _Hit(message, *match.span(), match[0], tuple(sorted(values.items())))
+
+
+def _value(match: re.Match[str], name: str) -> str:
+    """Without what a sentence puts around a word; within quotes, as it stands."""
+    start = match.start(name)
+    return match[name] if match.string[start - 1 : start] == "'" else match[name].strip("()").rstrip(":,.;")
 
 
 def _told(hit: _Hit) -> Explanation:

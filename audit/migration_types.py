@@ -94,12 +94,20 @@ def other_way(way: WayResult) -> str:
         if first is None or first["check"] != _IMAGE_MADE:
             return ""
         doubt = f", not before this: {visible(first['message'], 240)}"
-    if way["kind"] == "offline":
-        return f"offline: its definition only{doubt}"
-    if way["kind"] == "copy-storage-inc":
-        return ""
-    disks = visible(shlex.quote(",".join(way["disks"])), 120)
-    return f"live with {disks} copied along (--copy-storage-all --migrate-disks {disks}){doubt}"
+    match way["kind"]:
+        case "copy-storage":
+            disks = visible(shlex.quote(",".join(way["disks"])), 120)
+            return f"live with {disks} copied along (--copy-storage-all --migrate-disks {disks}){doubt}"
+        case "copy-storage-inc":
+            return ""
+        case "another-address":
+            return f"live, to another address ({visible(' '.join(way.get('options', ())), 160)}){doubt}"
+        case "started-here":
+            return f"live, started here and not on the source (virsh -c qemu+ssh://SOURCE/system migrate …){doubt}"
+        case "tunnelled":
+            return f"live, through libvirt's own connection (--p2p --tunnelled){doubt}"
+        case "offline":
+            return f"offline: its definition only{doubt}"
 
 
 _IMAGE_MADE = "copying.image_made"

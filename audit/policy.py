@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 MigrationTransport = Literal["ssh", "tls", "tcp"]
+StartedOn = Literal["source", "here"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -12,6 +13,14 @@ class Policy:
 
     transport: MigrationTransport = "ssh"
     """How `virsh migrate` will reach the target's libvirt: qemu+ssh, qemu+tls or qemu+tcp."""
+    started_on: StartedOn = "source"
+    """Where `virsh migrate` is typed: on the source (or with --p2p), which then logs in to the target by itself; or
+    here, on the machine that audits, which speaks with both (`virsh -c qemu+ssh://SOURCE/system migrate …`)."""
+    migration_network: str = ""
+    """The network, as 10.0.1.0/24, by whose addresses guests are sent (`--migrateuri tcp://ADDRESS`). Without, they go
+    to the name that the target gives."""
+    tunnelled: bool = False
+    """Guests are sent through libvirt's own connection (`--p2p --tunnelled`), and need no ports of QEMU's."""
     mellanox_min_firmware: str = "28.36.1010"
     """RHEL 9 §12.8; NVIDIA itself asks for 28.41.1000."""
     large_guest_kib: int = 1024**3

@@ -41,15 +41,15 @@ def render_pdf(results: Results, *, rendered: str) -> bytes:
     return pdf
 
 
-def write_report(results: Results, folder: Path, *, rendered: str) -> list[Path]:
+def write_report(results: Results, folder: Path, *, rendered: str, pdf: bool = True) -> list[Path]:
     """Write all files into `folder`, each complete or not at all; their paths, in the order people want them.
 
-    For the guests' differences, which may be hundreds, stands the path of their folder.
+    Without `pdf` there is no report.pdf, which takes most of the time. For the guests' differences, which may be
+    hundreds, stands the path of their folder.
     """
-    pages = {
-        "report.html": render_html(results, rendered=rendered).encode(),
-        "report.pdf": render_pdf(results, rendered=rendered),
-    }
+    pages = {"report.html": render_html(results, rendered=rendered).encode()}
+    if pdf:
+        pages["report.pdf"] = render_pdf(results, rendered=rendered)
     written = [write_whole(folder / name, content) for name, content in pages.items()]
     differences = [folder / DIFFS] if write_differences(results, folder) else []
     return [*written, *write_baselines(results, folder), *differences, *write_tables(results, folder)]

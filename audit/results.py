@@ -12,7 +12,7 @@ FORMAT = "virt-preflight/results/1"
 
 Verdict = Literal["GO", "GO WITH CONDITIONS", "NO-GO", "CANNOT SAY"]
 RouteVerdict = Literal["yes", "conditions", "no", "unknown"]
-WayKind = Literal["copy-storage", "copy-storage-inc", "offline"]
+WayKind = Literal["copy-storage", "copy-storage-inc", "another-address", "started-here", "tunnelled", "offline"]
 Status = Literal["fail", "unknown", "error"]
 
 EXIT_STATUS: dict[str, int] = {"GO": 0, "NO-GO": 3, "GO WITH CONDITIONS": 4, "CANNOT SAY": 5}
@@ -153,18 +153,24 @@ class Pair(TypedDict):
 
 
 class WayResult(TypedDict):
-    """Another way to a target, where the usual one is not open: live with `disks` copied along, whole or their
-    top images only, or offline."""
+    """Another way to a target, where the usual one is not open: live with `disks` copied along, whole or their top
+    images only (`copy-storage-inc`), or offline.
+
+    Or live, too: to `another-address`, by `options` or the URIs that it gives; started on the machine that audited
+    (`started-here`); or `tunnelled` through libvirt's own connection.
+    """
 
     kind: WayKind
     verdict: RouteVerdict
     disks: list[str]
+    options: NotRequired[list[str]]
+    """Of `another-address`."""
     reasons: NotRequired[list[Reason]]
     """Why it is closed, or open with conditions only, the decisive one first; the first few. Absent: there are none."""
 
 
 class TargetResult(TypedDict):
-    """Where a guest can go. `verdict` is that of a live migration with its disks shared; `ways` do not change it."""
+    """Where a guest can go. `verdict` is that of the usual command: live, disks shared; `ways` do not change it."""
 
     host: str
     verdict: RouteVerdict

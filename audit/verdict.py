@@ -8,7 +8,17 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
-from audit.check import COPY_CHANGES, COPY_STORAGE, COPY_WHOLE, Blocks, Role, Severity
+from audit.check import (
+    ANOTHER_ADDRESS,
+    COPY_CHANGES,
+    COPY_STORAGE,
+    COPY_WHOLE,
+    STARTED_HERE,
+    TUNNELLED,
+    Blocks,
+    Role,
+    Severity,
+)
 from audit.facts.base import Guest
 from audit.guest_advice import CPU_DOMAINS, Barrier
 from audit.judge import Judged, Judgements, Outcome, Subject
@@ -35,6 +45,8 @@ class Way(NamedTuple):
     """Those that would be copied along."""
     reasons: tuple[Reason, ...] = ()
     """Why it is not open, or not without conditions; the one that the migration would meet first first."""
+    options: tuple[str, ...] = ()
+    """What the command has to say besides, or in place of the usual URI (another address)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,38 +94,44 @@ def other_ways(
 ) -> tuple[Way, ...]:
     """For a running guest whose usual route is not open: other ways to the target, closed ones with why.
 
-    Its disks are copied along, where nothing else but that they are not there is in the way; or it is moved offline,
-    that is, its definition, while it is shut off or to be started there (which a guest without a definition cannot be).
+    Its disks are copied along, where nothing else but that they are not there is in the way; or the command is given
+    another address of the target, or sends all through libvirt's connection, or is given on another machine than the
+    source, where only the usual one is closed; or it is moved offline, that is, its definition, while it is shut off or
+    to be started there (which a guest without a definition cannot be).
     """
     if usual in ("yes", "conditions"):
         return ()
     outcomes = _bearing(found, cluster, guest, target)
     ways = []
-    disks = {f.about for o in outcomes for f in o.judged.findings if f.lifted_by == COPY_STORAGE}
-    if disks:
-        names, real = tuple(sorted(disks)), [o for o in outcomes if not o.check.plain_guest]
-        whole = [_copying(o, COPY_STORAGE, COPY_WHOLE) for o in real if o.check.way != COPY_CHANGES]
-        changes = [_copying(o, COPY_STORAGE) for o in real]
-        ways.append(_way("copy-storage", filter(None, whole), names))
-        ways.append(_way("copy-storage-inc", filter(None, changes), names))
+    for kind, lifts, asked in _LIFTING:
+        about = tuple(sorted({f.about for o in outcomes for f in o.judged.findings if lifts[0] in f.lifted_by}))
+        if about:
+            rest = (_lifted(o, lifts) for o in outcomes if not o.check.plain_guest and o.check.way in ("", *asked))
+            route = _route(outcome for outcome in rest if outcome is not None)
+            disks = about if COPY_STORAGE in lifts else ()
+            ways.append(Way(kind, route.verdict, disks, route.reasons[:_REASONS], () if disks else about))
     if persistent:
-        ways.append(_way("offline", _concerning(outcomes, active=False)))
+        route = _route(_concerning(outcomes, active=False))
+        ways.append(Way("offline", route.verdict, reasons=route.reasons[:_REASONS]))
     return tuple(ways)
-
-
-def _way(kind: WayKind, outcomes: Iterable[Outcome], disks: tuple[str, ...] = ()) -> Way:
-    route = _route(outcomes)
-    return Way(kind, route.verdict, disks, route.reasons[:_REASONS])
 
 
 _REASONS = 4
 """So many of a way's reasons are told: there are as many ways as routes."""
+_LIFTING: tuple[tuple[WayKind, tuple[str, ...], tuple[str, ...]], ...] = (
+    (COPY_STORAGE, (COPY_STORAGE, COPY_WHOLE), (COPY_STORAGE,)),
+    (COPY_CHANGES, (COPY_STORAGE,), (COPY_STORAGE, COPY_CHANGES)),
+    (ANOTHER_ADDRESS, (ANOTHER_ADDRESS,), (ANOTHER_ADDRESS,)),
+    (STARTED_HERE, (STARTED_HERE,), (STARTED_HERE,)),
+    (TUNNELLED, (TUNNELLED,), (TUNNELLED,)),
+)
+"""Ways, what lifts a finding in each (the first of them opens it), and the checks of which ways bear on it."""
 
 
-def _copying(outcome: Outcome, *lifts: str) -> Outcome | None:
-    """The outcome for a migration that copies the disks; None: it is moot then. What was hidden behind is not."""
+def _lifted(outcome: Outcome, lifts: tuple[str, ...]) -> Outcome | None:
+    """The outcome for that way of migrating; None: it is moot then. What was hidden behind is not."""
     judged = outcome.judged
-    findings = tuple(finding for finding in judged.findings if finding.lifted_by not in lifts)
+    findings = tuple(finding for finding in judged.findings if not set(lifts) & set(finding.lifted_by))
     if len(findings) == len(judged.findings):
         return outcome
     if findings or not judged.reason:
@@ -158,9 +176,11 @@ def concerns(found: Judgements, cluster: str) -> tuple[str, ...]:
     )
 
 
-def unread_route(host: str, why: str) -> Route:
-    """A route that cannot be judged because `host` could not be read."""
-    return Route("unknown", (Reason(check=UNREACHED, status="unknown", message=f"{host} could not be read: {why}"),))
+def unread_route(host: str, why: str, shut: Sequence[Outcome] = ()) -> Route:
+    """A route for which `host` could not be read; `shut`: what the source alone knows to be in the way."""
+    unread = Reason(check=UNREACHED, status="unknown", message=f"{host} could not be read: {why}")
+    known = _route(shut)
+    return Route("no" if shut else "unknown", (*known.reasons, unread))
 
 
 def _concerning(outcomes: Iterable[Outcome], *, active: bool) -> Iterator[Outcome]:
@@ -279,7 +299,7 @@ def _of_guest(guest: GuestRoutes, targets: dict[str, Route]) -> _Opinion:
         if guest.departure.verdict == "no":
             return _Opinion("NO-GO", f"{who} cannot leave: {guest.departure.reasons[0]['message']}")
         if _nowhere(guest, targets):
-            return _Opinion("NO-GO", f"{who} has no target: {_each_first(targets)}{_copied_instead(guest, targets)}")
+            return _Opinion("NO-GO", f"{who} has no target: {_each_first(targets)}{_instead(guest, targets)}")
         why = _each_first({h: r for h, r in targets.items() if r.verdict == "unknown"}) or "no other host was audited"
         return _Opinion("CANNOT SAY", f"{who} has no proved target: {why}")
     if all(targets[host].verdict == "conditions" for host in reachable):
@@ -290,11 +310,24 @@ def _of_guest(guest: GuestRoutes, targets: dict[str, Route]) -> _Opinion:
     return _Opinion("GO", "")
 
 
-def _copied_instead(guest: GuestRoutes, targets: dict[str, Route]) -> str:
-    """Where it could go with its disks copied along: no target that counts, but one to know of."""
-    proved = ("yes", "conditions")
-    there = [h for h in targets for w in guest.ways.get(h, ()) if w.kind == "copy-storage" and w.verdict in proved]
-    return f" (with its disks copied along, --copy-storage-all, it could go to {some_of(there)})" if there else ""
+_OTHERWISE: dict[WayKind, str] = {
+    COPY_STORAGE: "with its disks copied along, --copy-storage-all, it",
+    ANOTHER_ADDRESS: "by another address, see there, it",
+    STARTED_HERE: "started here and not on its host, it",
+    TUNNELLED: "through libvirt's own connection, --p2p --tunnelled, it",
+}
+
+
+def _instead(guest: GuestRoutes, targets: dict[str, Route]) -> str:
+    """Where it could go in another way: no target that counts, but one to know of."""
+    told = ""
+    for kind, how in _OTHERWISE.items():
+        there = [h for h in targets for w in guest.ways.get(h, ()) if w.kind == kind and w.verdict in _PROVED]
+        told += f" ({how} could go to {some_of(there)})" if there else ""
+    return told
+
+
+_PROVED = ("yes", "conditions")
 
 
 def _each_first(targets: dict[str, Route]) -> str:

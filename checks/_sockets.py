@@ -2,6 +2,8 @@
 
 import ipaddress
 
+from audit.facts.names import OwnAddresses
+
 
 def collide(one: str, other: str) -> bool:
     """Whether nobody can bind `one` and a port while another has `other` and the same port."""
@@ -19,3 +21,9 @@ def is_address(text: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def addresses_in(network: str, own: OwnAddresses) -> list[str]:
+    """Those of a host's addresses that lie in the network (of an inventory that was read: it is one)."""
+    inside = ipaddress.ip_network(network, strict=False)
+    return [address.ip for address in own.reachable if ipaddress.ip_address(address.ip) in inside]

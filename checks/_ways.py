@@ -8,11 +8,11 @@ import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from audit.check import NotApplicable, Policy, Unavailable
+from audit.check import STARTED_HERE, NotApplicable, Policy, Unavailable
 from audit.facts.firewall import NFT, Firewall
 from audit.facts.names import OwnAddresses
 from audit.facts.netfilter import Family, Packet
-from audit.facts.qemu_conf import QemuConf
+from audit.facts.qemu_conf import ConfInForce, QemuConf
 from audit.facts.reach import PORTS, Peer, Reach, Try
 from audit.facts.services import Daemons, Sshd, control_ports
 
@@ -38,6 +38,45 @@ def shown(ports: range) -> str:
 def url(scheme: str, address: str) -> str:
     """An address in a command."""
     return shlex.quote(f"{scheme}://[{address}]" if ":" in address else f"{scheme}://{address}")
+
+
+def uri(policy: Policy, address: str) -> str:
+    """How virsh is told that address of the target, as it is pasted."""
+    return f"{url(f'qemu+{policy.transport}', address)}/system"
+
+
+def migrate_uri(address: str) -> str:
+    """The option that sends a guest to that address."""
+    return f"--migrateuri {url('tcp', address)}"
+
+
+def command(option: str) -> str:
+    """The command with that option, or with that URI of the target."""
+    return f"virsh migrate {option} …" if option.startswith("--") else f"virsh migrate … {option}"
+
+
+def speaks_from_source(policy: Policy) -> None:
+    """Raise `NotApplicable` where virsh does not run on the source, and so does not connect from there."""
+    if policy.started_on == "here" and not policy.tunnelled:
+        raise NotApplicable("virsh is started here (policy.started_on), and needs no way from the source to libvirt")
+
+
+def from_here(policy: Policy) -> tuple[str, ...]:
+    """The other way where the source does not get through to the target's libvirt: this machine has, over SSH."""
+    return (STARTED_HERE,) if policy.transport == "ssh" else ()
+
+
+def needs_ports(policy: Policy) -> None:
+    """Raise `NotApplicable` where guests do not come to ports of QEMU's."""
+    if policy.tunnelled:
+        raise NotApplicable("guests come through libvirt's own connection (policy.tunnelled)")
+
+
+def in_force(conf: QemuConf, age: ConfInForce) -> QemuConf:
+    """What qemu.conf says of the way that guests come. `Unavailable` if it may not hold yet."""
+    if conf.own_way:
+        age.settled()
+    return conf
 
 
 def opening(firewall: Firewall, ports: range) -> str:

@@ -35,6 +35,10 @@ def disk_format(disks: GuestFormats) -> Iterator[Finding]:
 
 
 # QEMU: what is marked .unmigratable, or blocks migration itself; and from where on that was not looked up.
+_SAID_OF = {
+    "virgl": "virgl is not yet migratable",
+    "ivshmem": "Migration is disabled when using feature 'peer mode' in device 'ivshmem'",
+}
 _UNSAVED_UNTIL = {"amd-iommu": Version(10, 1, 0), "nvme": Version(11, 0, 0), "vhost-user-gpu": Version(0, 0, 0)}
 
 
@@ -54,7 +58,7 @@ def unsaved_devices(devices: GuestUnsaved, qemu: Source[Qemu]) -> Told:
     for name, words in devices.devices:
         until = _UNSAVED_UNTIL.get(name)
         if until is None or (qemu.version is not None and qemu.version < until):
-            because = "virgl is not yet migratable" if name == "virgl" else f"non-migratable device: {name}"
+            because = _SAID_OF.get(name, f"non-migratable device: {name}")
             yield Finding("no such device", words, because)
         else:
             yield Unavailable(qemu.probes[0], f"whether QEMU {qemu.version or 'there'} migrates {name} ({words})")

@@ -3,7 +3,8 @@
 import shlex
 from collections.abc import Iterator
 
-from audit.check import Blocks, Finding, Severity, Stage, Target, Told, Unavailable, check
+from audit.check import Blocks, Finding, NotApplicable, Severity, Source, Stage, Target, Told, Unavailable, check
+from audit.facts.arguments import GuestArguments, KnownArguments
 from audit.facts.firewall import Listening
 from audit.facts.guest import GuestIdentity, GuestMemory
 from audit.facts.guest_devices import GuestDevices, GuestDisks, GuestNics
@@ -365,6 +366,33 @@ def no_custom_arguments(devices: GuestDevices) -> Iterator[Finding]:
     """
     if devices.custom_arguments:
         yield Finding("no <qemu:commandline>, no <qemu:override>", "arguments of the administrator's own")
+
+
+@check(
+    severity=Severity.HIGH,
+    blocks=Blocks.MIGRATION,
+    stage=Stage.START,
+    reference="QEMU softmmu/vl.c: invalid option; qdev-monitor.c: is not a valid device model name",
+    remedy="virsh edit GUEST: drop the argument, or say it in the way of newer releases, at the next start",
+)
+def arguments_known(
+    arguments: GuestArguments, here: Source[KnownArguments], there: Target[KnownArguments]
+) -> Iterator[Finding]:
+    """The target's QEMU knows the arguments that the guest's definition hands to it.
+
+    libvirt passes `<qemu:commandline>` on as it is. Options and devices come and go with QEMU's releases, and a
+    distribution's QEMU has fewer than another's.
+    """
+    if not arguments.options:
+        raise NotApplicable("no arguments of its own")
+    ours, theirs = here.of(arguments.emulator), there.of(arguments.emulator)
+    gone = [f"-{name}" for name in arguments.options if name in ours.options - theirs.options]
+    gone += [f"-device {name}" for name in arguments.devices if name in ours.devices - theirs.devices]
+    if gone:
+        yield Finding("a QEMU that knows the guest's own arguments", f"it does not know {', '.join(gone)}")
+    elif ours != theirs and not (theirs.options.issuperset(arguments.options)):
+        lacking = ", ".join(f"-{name}" for name in arguments.options if name not in theirs.options)
+        raise Unavailable(there.probes[0], f"neither host's QEMU lists {lacking}")
 
 
 @check(

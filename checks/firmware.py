@@ -16,7 +16,7 @@ from audit.check import (
     check,
     if_known,
 )
-from audit.facts.firmware import GuestFirmware, OptionRoms
+from audit.facts.firmware import ROMS, GuestFirmware, OptionRoms
 from audit.facts.guest import GuestMachine
 from audit.facts.paths import Paths
 
@@ -29,10 +29,9 @@ from audit.facts.paths import Paths
     covers=("failure 29",),
 )
 def loader(machine: GuestMachine, here: Source[Paths], there: Target[Paths]) -> Told:
-    """The guest's firmware and the folder of its variables exist on the target.
+    """The guest's firmware exists on the target.
 
     The target's QEMU maps the firmware file before it receives anything, and expects it to be of the same size.
-    The variables travel along; libvirt makes the file for them.
     """
     if machine.loader:
         theirs = yield from if_known(there.find(machine.loader))
@@ -51,21 +50,12 @@ def loader(machine: GuestMachine, here: Source[Paths], there: Target[Paths]) -> 
                 because="Size mismatch: system.flash0",
                 remedy="Install the same firmware package in the same version on the target",
             )
-    if machine.nvram:
-        theirs = yield from if_known(there.find(machine.nvram))
-        if theirs is not None and not theirs.folder_exists:
-            folder = machine.nvram.rpartition("/")[0]
-            yield Finding(
-                expected=f"the folder {folder} on the target",
-                actual="not there",
-                remedy=f"On the target: mkdir -p {shlex.quote(folder)}",
-            )
 
 
 @check(
     severity=Severity.HIGH,
     blocks=Blocks.MIGRATION,
-    stage=Stage.START,
+    stage=Stage.PREPARE,
     reference="libvirt 11.3 qemuPrepareNVRAM; QEMU migration/ram.c parse_ramblock",
     covers=("failure 29",),
 )
@@ -79,6 +69,15 @@ def variables(firmware: GuestFirmware, here: Source[Paths], there: Target[Paths]
         raise NotApplicable("no file of UEFI variables")
     theirs, ours = there.at(firmware.nvram), here.find(firmware.nvram)
     path = firmware.nvram
+    if not theirs.folder_exists:
+        folder = firmware.nvram.rpartition("/")[0]
+        yield Finding(
+            expected=f"the folder {folder} on the target",
+            actual="not there",
+            because=f"Failed to create file '{firmware.nvram}': No such file or directory",
+            remedy=f"On the target: mkdir -p {shlex.quote(folder)}",
+        )
+        return
     if not theirs.exists:
         if not firmware.template:
             raise NotApplicable("libvirt looks for a template itself")
@@ -107,9 +106,45 @@ def variables(firmware: GuestFirmware, here: Source[Paths], there: Target[Paths]
         )
 
 
+def _comparable(firmware: GuestFirmware, here: OptionRoms, there: OptionRoms) -> None:
+    """Raise where the files that were looked at are not those that QEMU takes."""
+    if firmware.own:
+        raise NotApplicable("an emulator of the site's own brings its own")
+    sides = {bool(side.sizes_bytes) for side in (here, there) if not side.unread}
+    if sides == {False}:
+        raise NotApplicable("neither host has such files where distributions have them")
+    if len(sides) == 2:
+        raise Unavailable(ROMS, "one of the hosts has no such files where distributions have them")
+
+
 @check(
-    severity=Severity.MEDIUM,
-    stage=Stage.TRANSFER,
+    severity=Severity.HIGH,
+    blocks=Blocks.MIGRATION,
+    stage=Stage.START,
+    reference="QEMU hw/i386/x86.c x86_bios_rom_init; migration/ram.c parse_ramblock",
+    remedy="Install the same package of the BIOS on both hosts (seabios-bin, seabios)",
+    covers=("failure 29",),
+)
+def bios(firmware: GuestFirmware, here: Source[OptionRoms], there: Target[OptionRoms]) -> Iterator[Finding]:
+    """The target has the guest's BIOS, of the same size.
+
+    The BIOS is a block of the guest's memory, as large as its file. QEMU does not start without the file; a block of
+    another size ends the migration.
+    """
+    if not firmware.bios:
+        raise NotApplicable("no BIOS of QEMU's choice")
+    _comparable(firmware, here, there)
+    ours, theirs = here.file_bytes(firmware.bios), there.file_bytes(firmware.bios)
+    if theirs is None and ours is not None:
+        yield Finding(f"{firmware.bios} on the target", "not found", f"could not load PC BIOS '{firmware.bios}'")
+    elif ours is not None and ours != theirs:
+        yield Finding(f"{firmware.bios} of {ours} bytes", f"{theirs} bytes on the target", "Size mismatch: pc.bios")
+
+
+@check(
+    severity=Severity.HIGH,
+    blocks=Blocks.MIGRATION,
+    stage=Stage.START,
     reference="QEMU hw/pci/pci.c pci_add_option_rom, migration/ram.c parse_ramblock",
     remedy="Install the same packages of ROMs on both hosts (ipxe-roms-qemu, seavgabios; ipxe-qemu, seabios)",
     covers=("failure 29",),
@@ -122,6 +157,7 @@ def option_roms(firmware: GuestFirmware, here: Source[OptionRoms], there: Target
     """
     if not firmware.roms:
         raise NotApplicable("no device with a ROM of QEMU's")
+    _comparable(firmware, here, there)
     for name in firmware.roms:
         ours, theirs = here.block_bytes(name), there.block_bytes(name)
         if ours is not None and theirs is not None and ours != theirs:
@@ -130,6 +166,5 @@ def option_roms(firmware: GuestFirmware, here: Source[OptionRoms], there: Target
                 actual=f"{theirs // 1024} KiB",
                 because="Size mismatch of the device's ROM",
             )
-        elif (ours is None) != (theirs is None):
-            side = "here" if ours is None else "on the target"
-            yield Finding(f"{name} on both hosts", f"not found {side}", f'failed to find romfile "{name}"')
+        elif ours is not None and theirs is None:
+            yield Finding(f"{name} on the target", "not found", f'failed to find romfile "{name}"')

@@ -3,8 +3,12 @@
 from collections.abc import Iterator
 
 from audit.check import Blocks, Finding, NotApplicable, Severity, Source, Target, check
-from audit.facts.guest import GuestMachine
+from audit.facts.guest import GuestMachine, GuestState
 from audit.facts.machines import MachineTypes
+from audit.facts.versions import Libvirt, Version
+
+LOOKS_WHEN_DEFINING = Version(9, 1, 0)
+"""9.0.0 defines a guest of any machine type and looks when it starts; 11.3.0 does not. In between it was not tried."""
 
 
 @check(
@@ -15,7 +19,9 @@ from audit.facts.machines import MachineTypes
     offline=True,
     covers=("12.6/machine", "failure 24"),
 )
-def machine_offered(machine: GuestMachine, target: Target[MachineTypes]) -> Iterator[Finding]:
+def machine_offered(
+    machine: GuestMachine, state: GuestState, target: Target[MachineTypes], libvirt: Target[Libvirt]
+) -> Iterator[Finding]:
     """The target offers the guest's machine type.
 
     A guest keeps the versioned machine type that it was started with; a QEMU that does not know it refuses the guest
@@ -23,9 +29,30 @@ def machine_offered(machine: GuestMachine, target: Target[MachineTypes]) -> Iter
     """
     if target.of(machine.virttype, machine.arch) is None:
         raise NotApplicable(f"the target offers no {machine.virttype} for {machine.arch} at all")
+    if not state.active and libvirt.daemon < LOOKS_WHEN_DEFINING:
+        raise NotApplicable("the target's libvirt takes the definition of a shut-off guest all the same")
     if target.find(machine.virttype, machine.arch, machine.machine) is None:
         newest = target.usual(machine.virttype) or "none of that kind"
         yield Finding(machine.machine, f"not offered; a new guest there gets {newest}")
+
+
+@check(
+    severity=Severity.MEDIUM,
+    reference="libvirt 9.0 qemuValidateDomainDef: not asked for an offline migration",
+    remedy="Give the guest an older machine type with virsh edit before it is moved, or after.",
+    offline=True,
+)
+def machine_starts(
+    machine: GuestMachine, state: GuestState, target: Target[MachineTypes], libvirt: Target[Libvirt]
+) -> Iterator[Finding]:
+    """A shut-off guest's machine type is one that the target could start.
+
+    An old libvirt takes the definition without looking; the guest is refused when somebody starts it there.
+    """
+    if state.active or libvirt.daemon >= LOOKS_WHEN_DEFINING:
+        raise NotApplicable("the migration is refused without")
+    if target.of(machine.virttype, machine.arch) and not target.find(machine.virttype, machine.arch, machine.machine):
+        yield Finding(machine.machine, "not offered")
 
 
 @check(

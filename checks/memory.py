@@ -4,7 +4,8 @@ from collections.abc import Iterator
 
 from audit.check import Blocks, Finding, NotApplicable, Policy, Severity, Source, Stage, Target, Unavailable, check
 from audit.facts.guest import GuestMemory, GuestPinning
-from audit.facts.memory import HUGEPAGES, Cell, Cgroup, HugePages, Memory, NumaTopology
+from audit.facts.memory import HUGEPAGES, Cell, Cgroup, HugePages, Memory, NumaTopology, Overcommit
+from audit.facts.resident import GuestResident
 
 _GIB = 1024 * 1024
 
@@ -28,22 +29,69 @@ def _set(numbers: frozenset[int] | set[int]) -> str:
     severity=Severity.CRITICAL,
     blocks=Blocks.MIGRATION,
     stage=Stage.START,
+    reference="kernel vm/overcommit-accounting; QEMU: cannot set up guest memory",
+    remedy="Choose a target with more memory; or, where the guest never uses all of its own, there: sysctl "
+    "vm.overcommit_memory=1",
+)
+def reservable(guest: GuestMemory, host: Target[Overcommit]) -> Iterator[Finding]:
+    """The target's kernel lets QEMU ask for as much memory as the guest has.
+
+    QEMU asks for it when it starts, long before the guest uses it. By default the kernel refuses more than memory and
+    swap space together; with vm.overcommit_memory = 2, more than is left of its limit.
+    """
+    if guest.hugepage_kib or guest.file_backed:
+        raise NotApplicable("the guest's memory is in huge pages or in a file")
+    asked = (
+        guest.memory_kib if host.mode == 2 else guest.block_kib
+    )  # the limit is for all, the heuristic for each piece
+    if host.most_kib is not None and asked > host.most_kib:
+        yield Finding(
+            expected=f"a kernel that gives {_gib(asked)} to one program",
+            actual=f"{_gib(host.most_kib)} with vm.overcommit_memory = {host.mode}",
+            because="cannot set up guest memory: Cannot allocate memory",
+        )
+
+
+@check(
+    severity=Severity.CRITICAL,
+    blocks=Blocks.MIGRATION,
+    stage=Stage.START,
     reference="host memory; policy",
     covers=("failure 76",),
 )
-def fits(guest: GuestMemory, host: Target[Memory], policy: Policy) -> Iterator[Finding]:
-    """The target has the memory for the guest and for QEMU itself, swap space included.
+def fits(guest: GuestMemory, used: GuestResident, host: Target[Memory], policy: Policy) -> Iterator[Finding]:
+    """The target has the memory for what the guest has in use, swap space included.
 
     libvirt does not ask: a guest that is too large arrives all the same, and the kernel of the target then kills
-    processes, this guest or another. Several guests that move to the same target need their sum.
+    processes, this guest or another. Several guests that move to the same target need their sum. A guest whose memory
+    is locked, or taken at its start, needs all of it.
     """
-    needed = _needed(guest, policy)
+    needed, what = _needed(guest, policy), f"{_gib(guest.memory_kib)} guest, {_gib(policy.guest_overhead_kib)} QEMU"
+    if needed <= _most(host):
+        return
+    if not (guest.locked or guest.immediate):
+        needed, what = used.known_kib(), f"in use, of {_gib(guest.memory_kib)}"
     if needed > _most(host):
         yield Finding(
-            expected=f"room for {_gib(needed)} ({_gib(guest.memory_kib)} guest, "
-            f"{_gib(policy.guest_overhead_kib)} QEMU)",
+            expected=f"room for {_gib(needed)} ({what})",
             actual=_available(host),
             because="The target would have to kill processes.",
+        )
+
+
+@check(severity=Severity.HIGH, stage=Stage.START, reference="host memory; policy", covers=("failure 76",))
+def room_to_use(guest: GuestMemory, host: Target[Memory], policy: Policy) -> Iterator[Finding]:
+    """The target has the memory for all that the guest may use, swap space included.
+
+    A guest that has touched a part of its memory only finds room for that part. The rest it may use at any time, a
+    file cache alone does it; then the target's kernel kills processes, this guest or another.
+    """
+    if _needed(guest, policy) > _most(host):
+        yield Finding(
+            expected=f"room for {_gib(_needed(guest, policy))} ({_gib(guest.memory_kib)} guest, "
+            f"{_gib(policy.guest_overhead_kib)} QEMU)",
+            actual=_available(host),
+            because="Should the guest use what it has, the target would have to kill processes.",
         )
 
 

@@ -1,98 +1,187 @@
-"""Names: will the source find the target by the name that the target's libvirt gives it?"""
+"""Names: will the source find the target by the name in the URI, and by the one that the target's libvirt gives it?"""
 
-import shlex
 from collections import defaultdict
 from collections.abc import Iterator
 
-from audit.check import Cluster, Finding, NotApplicable, Severity, Source, Stage, Target, Unavailable, check
+from audit.check import (
+    ANOTHER_ADDRESS,
+    TUNNELLED,
+    Blocks,
+    Cluster,
+    Finding,
+    NotApplicable,
+    Policy,
+    Severity,
+    Source,
+    Stage,
+    Target,
+    Unavailable,
+    check,
+)
 from audit.facts.names import OwnAddresses, OwnNames, PeerAddresses, is_address, same_address
-from audit.facts.qemu_conf import QemuConf
-
-
-def _by_address(target: OwnAddresses) -> str:
-    """The option that makes names needless."""
-    address = next((own.ip for own in target.reachable), "ADDRESS")
-    return f"virsh migrate --migrateuri {shlex.quote(f'tcp://[{address}]' if ':' in address else f'tcp://{address}')} …"
+from audit.facts.qemu_conf import QEMU_CONF, ConfInForce, QemuConf
+from audit.facts.reach import Peer
+from checks._names import astray, name_that_leads
+from checks._sockets import addresses_in
+from checks._ways import everywhere, in_force, migrate_uri, needs_ports, speaks_from_source, uri
 
 
 @check(
     severity=Severity.HIGH,
+    blocks=Blocks.MIGRATION,
+    stage=Stage.SET_OUT,
+    reference="libvirt: connection URIs",
+    offline=True,
+    covers=("12.6/reachable", "failure 36"),
+)
+def target_known(
+    peer: Target[Peer], names: Target[OwnNames], own: Target[OwnAddresses], peers: Source[PeerAddresses], policy: Policy
+) -> Iterator[Finding]:
+    """The inventory's name of the target leads from the source to the target, for qemu+tls and qemu+tcp.
+
+    It stands in the URI of every command that this report shows. Over SSH the source's own configuration may say more
+    about a name; see `ssh.target_known`.
+    """
+    speaks_from_source(policy)
+    if policy.transport == "ssh":
+        raise NotApplicable("over SSH, ssh's own configuration is asked")
+    actual, because = astray(peer.name, peers.of(peer.name), own)
+    if actual:
+        other = name_that_leads(names, own, peers)
+        yield Finding(
+            expected=f"{peer.name} resolves on the source, to the target",
+            actual=actual,
+            because=because,
+            remedy=f"virsh migrate … {uri(policy, other)}" if other else "Make the name known in DNS or /etc/hosts",
+            lifted_by=(ANOTHER_ADDRESS,) if other else (),
+            about=uri(policy, other) if other else "",
+        )
+
+
+@check(
+    severity=Severity.HIGH,
+    blocks=Blocks.MIGRATION,
     stage=Stage.TRANSFER,
     reference="libvirt qemuMigrationDstPrepareDirect",
     covers=("12.6/reachable", "failure 36"),
 )
 def target_resolvable(
-    names: Target[OwnNames], conf: Target[QemuConf], own: Target[OwnAddresses], peers: Source[PeerAddresses]
+    names: Target[OwnNames],
+    conf: Target[QemuConf],
+    age: Target[ConfInForce],
+    own: Target[OwnAddresses],
+    peers: Source[PeerAddresses],
+    policy: Policy,
 ) -> Iterator[Finding]:
     """The name that the target gives for the migration resolves on the source, to the target.
 
     Unless told otherwise by `--migrateuri`, libvirt on the target answers "send the guest to tcp:NAME", with
-    `migration_host` of its qemu.conf or else its own host name; one that starts with "localhost" it refuses. QEMU on
-    the source connects to that name: unresolvable, or an address of the loopback (Debian's 127.0.1.1), it cannot
-    arrive. Hosts that are always migrated between by address work all the same, with the option in the remedy.
+    `migration_host` of its qemu.conf or else its own host name; one that starts with "localhost" it refuses. The
+    source connects to that name: unresolvable, or an address of the loopback (Debian's 127.0.1.1), it cannot arrive.
+    Where guests are always sent to an address, say so: `migration_network` in the inventory's policy.
     """
+    needs_ports(policy)
+    in_force(conf, age)
+    if policy.migration_network:
+        raise NotApplicable("guests are sent to an address (policy.migration_network)")
     name = conf.migration_host or names.name_for_migration
-    remedy = _by_address(own)
     if name.startswith("localhost"):
-        yield Finding(
-            expected="the target has a host name that others can use",
-            actual=f"it calls itself {name}",
-            because="libvirt refuses: hostname on destination resolved to localhost, but migration requires an FQDN.",
-            remedy=remedy,
+        actual, because = (
+            f"it calls itself {name}",
+            "hostname on destination resolved to localhost, but migration requires an FQDN",
         )
-        return
-    routes = peers.of(name)
-    if not routes:
+    else:
+        actual, because = astray(name, peers.of(name), own)
+    if actual:
+        address = next((its.ip for its in own.reachable), "")
         yield Finding(
-            expected=f"{name} resolves on the source",
-            actual="it does not",
-            because="The source's QEMU would be told to connect to a name that it cannot resolve.",
-            remedy=remedy,
-        )
-    elif all(route.leads_here for route in routes):
-        yield Finding(
-            expected=f"{name} leads from the source to the target",
-            actual=f"it leads back to the source: {', '.join(route.address for route in routes)}",
-            because="The source's QEMU would connect to its own host.",
-            remedy=remedy,
-        )
-    elif not any(own.interface_of(route.address) for route in routes):
-        yield Finding(
-            expected=f"{name} resolves to an address of the target",
-            actual=f"on the source it resolves to {', '.join(route.address for route in routes)}",
-            because="The target has none of these addresses: a stale entry, or a translated address.",
-            remedy=remedy,
+            expected="the target has a host name that others can use"
+            if name.startswith("localhost")
+            else f"{name} resolves on the source, to the target",
+            actual=actual,
+            because=because,
+            remedy=f"virsh migrate {migrate_uri(address or 'ADDRESS')} …",
+            lifted_by=(ANOTHER_ADDRESS, TUNNELLED) if address else (TUNNELLED,),
+            about=migrate_uri(address) if address else "",
         )
 
 
 @check(
     severity=Severity.HIGH,
+    blocks=Blocks.MIGRATION,
     stage=Stage.TRANSFER,
     reference="libvirt qemu.conf: migration_address",
     covers=("failure 37",),
 )
 def migration_address_reached(
-    names: Target[OwnNames], conf: Target[QemuConf], peers: Source[PeerAddresses]
+    names: Target[OwnNames],
+    conf: Target[QemuConf],
+    age: Target[ConfInForce],
+    own: Target[OwnAddresses],
+    peers: Source[PeerAddresses],
+    policy: Policy,
 ) -> Iterator[Finding]:
     """The source connects to the address that the target listens on for migrations.
 
     `migration_address` in qemu.conf makes QEMU on the target listen on one address only (a migration network, as a
     rule); a source that is given another one is refused.
     """
+    needs_ports(policy)
+    in_force(conf, age)
     address = conf.migration_address
-    if address is None or address in {"0.0.0.0", "::"}:  # noqa: S104  # a comparison, nothing is bound
+    if address is None or everywhere(conf):
         raise NotApplicable("the target listens on all its addresses")
     if not is_address(address):
-        raise Unavailable(QemuConf.probes[0], f"what migration_address = {address!r} resolves to there")
-    name = conf.migration_host or names.name_for_migration
-    found = [route.address for route in peers.of(name)]
+        raise Unavailable(QEMU_CONF, f"what migration_address = {address!r} resolves to there")
+    if not own.interface_of(address):
+        raise NotApplicable("the target has no such address, which is judged apart")
+    name = policy.migration_network or conf.migration_host or names.name_for_migration
+    found = addresses_in(name, own) if policy.migration_network else [route.address for route in peers.of(name)]
     if found and not any(same_address(address, one) for one in found):
-        shown = f"tcp://[{address}]" if ":" in address else f"tcp://{address}"
         yield Finding(
             expected=f"{name} resolves on the source to {address}",
             actual=f"it resolves to {', '.join(found)}",
             because=f"The target listens for migrations on {address} only.",
-            remedy=f"virsh migrate --migrateuri {shlex.quote(shown)} …",
+            remedy=f"virsh migrate {migrate_uri(address)} …",
+            lifted_by=(ANOTHER_ADDRESS, TUNNELLED),
+            about=migrate_uri(address),
+        )
+
+
+@check(
+    severity=Severity.HIGH,
+    blocks=Blocks.MIGRATION,
+    stage=Stage.PREPARE,
+    reference="libvirt qemu.conf: migration_address",
+    remedy="Correct migration_address in the target's /etc/libvirt/qemu.conf, and restart libvirt's daemon",
+    covers=("failure 37",),
+)
+def listens_where_it_can(
+    conf: Target[QemuConf], age: Target[ConfInForce], own: Target[OwnAddresses], policy: Policy
+) -> Iterator[Finding]:
+    """The target has the address on which its qemu.conf lets it listen for guests, and one in the policy's network.
+
+    QEMU there binds to `migration_address`, and an address that the host does not have cannot be bound.
+    """
+    needs_ports(policy)
+    in_force(conf, age)
+    address = conf.migration_address
+    if policy.migration_network and not addresses_in(policy.migration_network, own):
+        yield Finding(
+            expected=f"an address in {policy.migration_network} (policy.migration_network)",
+            actual=", ".join(its.ip for its in own.reachable),
+            lifted_by=(TUNNELLED,),
+        )
+    if address is None or everywhere(conf):
+        return
+    if not is_address(address):
+        raise Unavailable(QEMU_CONF, f"what migration_address = {address!r} resolves to there")
+    if not own.interface_of(address):
+        yield Finding(
+            expected=f"{address} is an address of the target",
+            actual=", ".join(its.ip for its in own.reachable),
+            because="Failed to bind socket: Cannot assign requested address",
+            lifted_by=(TUNNELLED,),
         )
 
 

@@ -21,6 +21,7 @@ from audit.facts.guest_devices import GuestNics, Nic
 from audit.facts.layer2 import STATIONS, GuestVlans, Segment, Segments, contradiction, groups, proof
 from audit.facts.network import LibvirtNetwork, LibvirtNetworks, Links, Subnets
 from audit.text import some_of
+from checks._nics import attachments
 
 _SWITCH = "Check the switch ports: the same networks, untagged and tagged, on both hosts"
 _OWN_NETWORK = {None: "isolated", "none": "isolated", "nat": "NAT", "route": "routed", "open": "routed"}
@@ -35,19 +36,18 @@ _OWN_NETWORK = {None: "isolated", "none": "isolated", "nat": "NAT", "route": "ro
     covers=("12.6/bridge", "12.6/xml", "12.6/xml-trouble", "failure 32", "failure 33"),
 )
 def sources_present(nics: GuestNics, links: Target[Links], networks: Target[LibvirtNetworks]) -> Iterator[Finding]:
-    """The networks, bridges and devices that the guest's NICs connect to exist on the target and are up.
+    """The networks, bridges and devices that the guest's NICs connect to exist on the target.
 
     The guest's configuration names them; the target takes them by that name. So it does with a tap or macvtap device
     that somebody else makes (type='ethernet', <target managed='no'/>), which has to be there before the guest.
     """
     for nic in dict.fromkeys(nics.nics):
-        switched = nic.virtualport == "openvswitch"
         if nic.network is not None:
-            yield from _network(nic.network, networks.find(nic.network), links, switched=switched)
+            yield from _network(nic.network, networks.find(nic.network), links)
         elif nic.type == "bridge" and nic.source:
-            yield from _device(nic.source, links, is_bridge=True, switched=switched)
+            yield from _device(nic.source, links, is_bridge=True)
         elif nic.type == "direct" and nic.source:
-            yield from _device(nic.source, links, is_bridge=False, switched=False)
+            yield from _device(nic.source, links, is_bridge=False)
         elif nic.type == "ethernet" and nic.own_tap and nic.ifname and links.find(nic.ifname) is None:
             yield Finding(
                 expected=f"the device {nic.ifname} on the target",
@@ -57,7 +57,7 @@ def sources_present(nics: GuestNics, links: Target[Links], networks: Target[Libv
             )
 
 
-def _network(name: str, network: LibvirtNetwork | None, links: Links, *, switched: bool) -> Iterator[Finding]:
+def _network(name: str, network: LibvirtNetwork | None, links: Links) -> Iterator[Finding]:
     if network is None:
         yield Finding(
             expected=f"a libvirt network {name} on the target",
@@ -73,29 +73,43 @@ def _network(name: str, network: LibvirtNetwork | None, links: Links, *, switche
             remedy=f"On the target: virsh net-start {shlex.quote(name)}; virsh net-autostart {shlex.quote(name)}",
         )
     elif network.bridge:
-        yield from _device(network.bridge, links, is_bridge=True, switched=switched)
+        yield from _device(network.bridge, links, is_bridge=True)
     elif network.devices and not any(links.find(device) for device in network.devices):
-        yield from _device(network.devices[0], links, is_bridge=False, switched=False)
+        yield from _device(network.devices[0], links, is_bridge=False)
 
 
-def _device(name: str, links: Links, *, is_bridge: bool, switched: bool) -> Iterator[Finding]:
-    link = links.find(name)
+def _device(name: str, links: Links, *, is_bridge: bool) -> Iterator[Finding]:
     what = "bridge" if is_bridge else "device"
-    if link is None:
+    if links.find(name) is None:
         yield Finding(
             expected=f"the {what} {name} on the target",
             actual="not there",
             because=f"Cannot get interface MTU on '{name}': No such device",
             remedy=f"On the target: make {what} {shlex.quote(name)} as here; or migrate with --xml and another name",
         )
-    elif not link.up and link.kind != "openvswitch" and not switched:
-        # The local port of an Open vSwitch bridge is usually down; the switch works nevertheless.
-        yield Finding(
-            expected=f"{name} up on the target",
-            actual="down",
-            because="the guest would arrive and be cut off",
-            remedy=f"On the target: ip link set {shlex.quote(name)} up",
-        )
+
+
+@check(
+    severity=Severity.HIGH,
+    stage=Stage.AFTER,
+    reference="libvirt 11.3 qemuInterfaceBridgeConnect: nobody looks",
+    covers=("12.6/bridge", "failure 32"),
+)
+def sources_up(nics: GuestNics, links: Target[Links], networks: Target[LibvirtNetworks]) -> Iterator[Finding]:
+    """The bridges and devices that the guest's NICs connect to are up on the target.
+
+    libvirt plugs the guest in all the same; it arrives and is cut off, until somebody sets the device up. The local
+    port of an Open vSwitch bridge is usually down; the switch works nevertheless.
+    """
+    for place in attachments(nics, networks):
+        link = links.find(place.device)
+        if link is not None and not link.up and link.kind != "openvswitch" and not place.switched:
+            yield Finding(
+                expected=f"{place.device} up on the target",
+                actual="down",
+                because="the guest would arrive and be cut off",
+                remedy=f"On the target: ip link set {shlex.quote(place.device)} up",
+            )
 
 
 @check(
@@ -300,16 +314,22 @@ def not_on_own_network(
     their_networks: Target[LibvirtNetworks],
     there: Target[Subnets],
 ) -> Iterator[Finding]:
-    """The guest is not on a network that its host keeps for itself.
+    """The guest is not on a network that its host, or the target, keeps for itself.
 
     libvirt's NAT, routed and isolated networks end at the host. After the move the guest is on the target's network
     of that name: connections that are open end, and neighbours on the source are out of reach.
     """
     for name in sorted({nic.network for nic in nics.nics if nic.network is not None}):
-        ours = networks.find(name)
+        ours, theirs = networks.find(name), their_networks.find(name)
         if ours is None or ours.forward not in _OWN_NETWORK or ours.bridge is None:
+            if ours and theirs and theirs.bridge and theirs.forward in _OWN_NETWORK:
+                yield Finding(
+                    expected=f"{name} on the target to lead out of it, as here",
+                    actual=f"{_OWN_NETWORK[theirs.forward]}, the target's own",
+                    because="The guest would be cut off from its neighbours.",
+                )
             continue
-        theirs, mine = their_networks.find(name), _ipv4(here.of(ours.bridge))
+        mine = _ipv4(here.of(ours.bridge))
         other = _ipv4(there.of(theirs.bridge)) if theirs and theirs.bridge else frozenset()
         elsewhere = bool(mine and other and not mine & other)
         yield Finding(

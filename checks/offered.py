@@ -4,11 +4,12 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from audit.check import Blocks, Finding, NotApplicable, Severity, Source, Stage, Target, Unavailable, check
+from audit.check import Blocks, Finding, NotApplicable, Severity, Source, Stage, Target, Told, Unavailable, check
 from audit.facts.blockers import GuestSpice
 from audit.facts.guest import GuestCpu, GuestMachine
 from audit.facts.guest_devices import GuestDevices
 from audit.facts.host_models import DOMCAPS_KVM, DomainCapabilities, HostModels, Refusal, Request
+from audit.facts.novelties import GuestNovelties
 from audit.facts.versions import Kernel, Libvirt, OsRelease, Packages, Qemu, Version
 
 _SWTPM = "dnf install swtpm swtpm-tools || apt-get install swtpm swtpm-tools; then restart libvirt's daemon"
@@ -73,7 +74,7 @@ def spice_offered(spice: GuestSpice, machine: GuestMachine, target: Target[HostM
 @check(
     severity=Severity.HIGH,
     blocks=Blocks.MIGRATION,
-    stage=Stage.START,
+    stage=Stage.PREPARE,  # libvirt looks at video devices before it looks at graphics
     reference="libvirt: domain configuration does not support video model",
     remedy="Give the guest another video model, virtio or vga as a rule, with virsh edit, and restart it.",
 )
@@ -134,7 +135,7 @@ def virtio_screen_alike(
 @check(
     severity=Severity.HIGH,
     blocks=Blocks.MIGRATION,
-    stage=Stage.START,
+    stage=Stage.PREPARE,
     reference="libvirt: TPM emulator; swtpm",
     covers=("failure 72",),
 )
@@ -191,3 +192,91 @@ def hyperv_offered(
 def _numbers(kernel: Kernel) -> list[int]:
     """The numbers of a release, up to the name of the system: 5.14.0-427.42.1.el9_4 → 5, 14, 0, 427, 42, 1."""
     return [int(number) for number in re.findall(r"\d+", re.split(r"[a-zA-Z]", kernel.release)[0])]
+
+
+# By libvirt's release notes. Those newer than 9.0 were tried: 9.0 refuses or drops them, 11.3 takes them. What keeps a
+# guest in any case (sound of model virtio, …) is not among them, nor the iTCO watchdog, which libvirt does not send.
+_LIBVIRT_KNOWS = {
+    "panic of model pvpanic": Version(9, 1, 0),
+    "audio of type pipewire": Version(9, 10, 0),
+    "channel of type qemu-vdagent": Version(8, 4, 0),
+    "channel of type dbus": Version(8, 4, 0),
+    "iommu of model virtio": Version(8, 3, 0),
+    "memory of model sgx-epc": Version(8, 10, 0),
+    "memory of model virtio-mem": Version(7, 9, 0),
+    "memory of model virtio-pmem": Version(7, 1, 0),
+    "clock with offset absolute": Version(8, 4, 0),
+    "feature ps2": Version(10, 7, 0),
+    "feature async-teardown": Version(9, 6, 0),
+    "pstore": Version(10, 6, 0),
+}
+_QEMU_KNOWS = {
+    "NIC of model igb": Version(8, 0, 0),
+    "pstore": Version(6, 1, 0),
+    "channel of type qemu-vdagent": Version(6, 1, 0),
+    "channel of type dbus": Version(7, 0, 0),
+}
+
+
+@check(
+    severity=Severity.HIGH,
+    blocks=Blocks.MIGRATION,
+    stage=Stage.PREPARE,
+    reference="libvirt NEWS, by release",
+    remedy="Update libvirt on the target; or take the device out of the guest, with virsh edit, and restart it",
+    offline=True,
+)
+def known_to_libvirt(guest: GuestNovelties, there: Target[Libvirt]) -> Told:
+    """The target's libvirt knows the devices and features of the guest's definition.
+
+    An older libvirt refuses a value that it does not know. An element that it does not know it drops, and the guest
+    would lack that device.
+    """
+    for name in guest.names:
+        since = _LIBVIRT_KNOWS.get(name)
+        if since is None or there.daemon >= since:
+            continue
+        yield Finding(f"libvirt {since} or newer on the target, for the guest's {name}", f"libvirt {there.daemon}")
+
+
+@check(
+    severity=Severity.HIGH,
+    blocks=Blocks.MIGRATION,
+    stage=Stage.START,
+    reference="QEMU's change log, by release",
+    remedy="Update QEMU on the target; or take the device out of the guest, with virsh edit, and restart it",
+)
+def known_to_qemu(guest: GuestNovelties, there: Target[Qemu]) -> Told:
+    """The target's QEMU knows the guest's devices that came with a newer release.
+
+    libvirt hands their names on; a QEMU that does not know one does not start.
+    """
+    for name in guest.names:
+        since = _QEMU_KNOWS.get(name)
+        if since is None:
+            continue
+        if there.version is None:
+            yield Unavailable(there.probes[0], f"whether that QEMU knows the guest's {name}")
+        elif there.version < since:
+            yield Finding(f"QEMU {since} or newer on the target, for the guest's {name}", f"QEMU {there.version}")
+
+
+@check(
+    severity=Severity.HIGH,
+    blocks=Blocks.MIGRATION,
+    stage=Stage.PREPARE,
+    reference="libvirt 11.3 virQEMUCapsFillDomainDeviceRedirdevCaps and the like; qemu_validate.c",
+    remedy="Install what QEMU lacks on the target; or take the device out of the guest (virsh edit), and restart it",
+)
+def kinds_offered(guest: GuestNovelties, machine: GuestMachine, target: Target[HostModels]) -> Iterator[Finding]:
+    """The target's QEMU offers the guest's USB redirection, random numbers, shared folders and channels.
+
+    Distributions build QEMU without some, or pack them apart. Where libvirt does not list them, older releases, every
+    QEMU is taken to have them.
+    """
+    if not guest.kinds:
+        raise NotApplicable("no such device")
+    offer = _offer(target, machine)
+    for device, kind in guest.kinds:
+        if offer.offers(device, kind) is False:
+            yield Finding(f"a QEMU with {device} of kind {kind}", "one without")

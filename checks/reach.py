@@ -7,14 +7,45 @@ open way is enough to migrate, as in `firewall`: where the name's way is closed,
 import shlex
 from collections.abc import Iterator
 
-from audit.check import Blocks, Finding, NotApplicable, Policy, Severity, Source, Stage, Target, Unavailable, check
+from audit.check import (
+    ANOTHER_ADDRESS,
+    STARTED_HERE,
+    TUNNELLED,
+    Blocks,
+    Finding,
+    NotApplicable,
+    Policy,
+    Severity,
+    Source,
+    Stage,
+    Target,
+    Unavailable,
+    check,
+)
 from audit.facts.firewall import Firewall
 from audit.facts.names import OwnAddresses, OwnNames, PeerAddresses
 from audit.facts.qemu_conf import QemuConf
 from audit.facts.reach import MTU, PORTS, PathMtu, Peer, Reach
 from audit.facts.services import Daemons, Sshd
+from audit.facts.ssh_setup import SshClient, SshServer
 from audit.facts.ssh_trust import SshTrust, Trust
-from checks._ways import Tried, anybody, control_ranges, control_tried, data_tried, opening, shown, url
+from checks._login import answered_by_hand
+from checks._sockets import addresses_in
+from checks._ways import (
+    Tried,
+    anybody,
+    command,
+    control_ranges,
+    control_tried,
+    data_tried,
+    from_here,
+    migrate_uri,
+    needs_ports,
+    opening,
+    shown,
+    speaks_from_source,
+    uri,
+)
 
 
 def _fault(firewall: Firewall, own: OwnAddresses, ports: range) -> tuple[str, str]:
@@ -40,7 +71,9 @@ def _named(peers: PeerAddresses, *names: str | None) -> tuple[str, frozenset[str
     raise NotApplicable("the target's name leads nowhere, which is judged apart")
 
 
-def _by_name(name: str, addresses: frozenset[str], tried: Tried, remedy: str) -> Iterator[Finding]:
+def _by_name(
+    name: str, addresses: frozenset[str], tried: Tried, option: str, lifted_by: tuple[str, ...]
+) -> Iterator[Finding]:
     """A finding if none of the name's addresses is open; another one is."""
     at_name = [one for one in tried.tries if one.address in addresses]
     if any(one in tried.open or (one.use == "migration" and one.state == "refused") for one in at_name):
@@ -52,14 +85,16 @@ def _by_name(name: str, addresses: frozenset[str], tried: Tried, remedy: str) ->
         expected=f"TCP port {at_name[0].port} is open by the name {name}",
         actual=f"closed at {', '.join(dict.fromkeys(one.address for one in at_name))}",
         because=f"It is open at {tried.open[0].address}.",
-        remedy=remedy,
+        remedy=command(option),
+        lifted_by=(*lifted_by, ANOTHER_ADDRESS),
+        about=option,
     )
 
 
 @check(
     severity=Severity.CRITICAL,
     blocks=Blocks.MIGRATION,
-    stage=Stage.CONNECT,
+    stage=Stage.SET_OUT,
     reference="RHEL 9 §12.6",
     offline=True,
     covers=("12.6/reachable", "12.6/port-ssh", "12.6/port-tls", "12.6/port-tcp"),
@@ -79,16 +114,19 @@ def control_port_answers(
     Port 22 for SSH, 16514 for TLS, 16509 for unencrypted TCP: before anything moves, libvirt there must be asked.
     Tried with `--probe-network`; without it, the target's rules are judged instead.
     """
+    speaks_from_source(policy)
     ranges = control_ranges(daemons, sshd, policy)
     tried = control_tried(reach, peer, own, source, ranges)
     if not tried.open:
         because, remedy = _fault(firewall, own, ranges[0])
-        yield Finding(f"TCP port {' or '.join(map(shown, ranges))} accepts connections", tried.told, because, remedy)
+        expected = f"TCP port {' or '.join(map(shown, ranges))} accepts connections"
+        yield Finding(expected, tried.told, because, remedy, lifted_by=from_here(policy))
 
 
 @check(
     severity=Severity.HIGH,
-    stage=Stage.CONNECT,
+    blocks=Blocks.MIGRATION,
+    stage=Stage.SET_OUT,
     reference="RHEL 9 §12.6",
     offline=True,
     covers=("12.6/port-ssh", "12.6/port-tls", "12.6/port-tcp"),
@@ -108,12 +146,12 @@ def control_port_answers_by_name(
 
     The name is the inventory's, where the source knows that one, else the target's own.
     """
+    speaks_from_source(policy)
     tried = control_tried(reach, peer, own, source, control_ranges(daemons, sshd, policy))
     if not tried.open:
         raise NotApplicable("no way is open, which is judged apart")
     name, addresses = _named(peers, peer.name, names.libvirt, names.fqdn, names.hostname)
-    remedy = f"virsh migrate … {url(f'qemu+{policy.transport}', tried.open[0].address)}/system"
-    yield from _by_name(name, addresses, tried, remedy)
+    yield from _by_name(name, addresses, tried, uri(policy, tried.open[0].address), from_here(policy))
 
 
 @check(
@@ -130,6 +168,7 @@ def migration_port_reached(
     conf: Target[QemuConf],
     own: Target[OwnAddresses],
     source: Source[OwnAddresses],
+    policy: Policy,
 ) -> Iterator[Finding]:
     """The highest port of QEMU's migration range on the target can be reached from the source, at one address at least.
 
@@ -137,15 +176,18 @@ def migration_port_reached(
     none on which something listens: a stray connection would make a migration that waits there fail. "Refused" means
     that it was reached, if another port that nobody opened is kept off; else only the target's rules can tell.
     """
+    needs_ports(policy)
     tried = data_tried(reach, peer, firewall, conf, own, source)
     if not tried.open:
         ports = conf.migration_ports
         because, remedy = _fault(firewall, own, ports)
-        yield Finding(f"TCP port {ports[-1]}, of {shown(ports)}, can be reached", tried.told, because, remedy)
+        expected = f"TCP port {ports[-1]}, of {shown(ports)}, can be reached"
+        yield Finding(expected, tried.told, because, remedy, lifted_by=(TUNNELLED,))
 
 
 @check(
     severity=Severity.HIGH,
+    blocks=Blocks.MIGRATION,
     stage=Stage.TRANSFER,
     reference="RHEL 9 §12.6",
     covers=("12.6/ports-migration", "failure 36", "failure 37"),
@@ -159,17 +201,21 @@ def migration_port_reached_by_name(
     source: Source[OwnAddresses],
     names: Target[OwnNames],
     peers: Source[PeerAddresses],
+    policy: Policy,
 ) -> Iterator[Finding]:
     """QEMU's port on the target can be reached by the name that libvirt uses, not by another address only.
 
     Unless told otherwise, libvirt sends the guest to `migration_host` of the target's qemu.conf, or to its own name.
     """
+    needs_ports(policy)
     tried = data_tried(reach, peer, firewall, conf, own, source)
     if not tried.open:
         raise NotApplicable("no way is open, which is judged apart")
-    name, addresses = _named(peers, conf.migration_host or names.name_for_migration)
-    remedy = f"virsh migrate --migrateuri {url('tcp', tried.open[0].address)} …"
-    yield from _by_name(name, addresses, tried, remedy)
+    if policy.migration_network:
+        name, addresses = policy.migration_network, frozenset(addresses_in(policy.migration_network, own))
+    else:
+        name, addresses = _named(peers, conf.migration_host or names.name_for_migration)
+    yield from _by_name(name, addresses, tried, migrate_uri(tried.open[0].address), (TUNNELLED,))
 
 
 @check(severity=Severity.MEDIUM, stage=Stage.TRANSFER, reference="RFC 2923 §2.1", covers=("failure 35",))
@@ -210,9 +256,22 @@ def _addresses(conf: QemuConf, names: OwnNames, peers: PeerAddresses) -> frozens
         return frozenset()
 
 
-@check(severity=Severity.MEDIUM, stage=Stage.CONNECT, reference="RHEL 9 §12.6", offline=True, covers=("failure 39",))
+@check(
+    severity=Severity.HIGH,
+    blocks=Blocks.MIGRATION,
+    stage=Stage.LOG_IN,
+    reference="RHEL 9 §12.6",
+    offline=True,
+    covers=("failure 39",),
+)
 def ssh_trusted(
-    trust: Source[SshTrust], peer: Target[Peer], names: Target[OwnNames], policy: Policy
+    trust: Source[SshTrust],
+    peer: Target[Peer],
+    names: Target[OwnNames],
+    own: Target[OwnAddresses],
+    client: Source[SshClient],
+    server: Target[SshServer],
+    policy: Policy,
 ) -> Iterator[Finding]:
     """The source can log in to the target over SSH by itself, and reaches libvirt there.
 
@@ -222,25 +281,31 @@ def ssh_trusted(
     """
     if policy.transport != "ssh":
         raise NotApplicable("the migration does not use qemu+ssh")
+    speaks_from_source(policy)
     login = trust.of(peer.name, asked=peer.tries)
+    if answered_by_hand(client, server, own, peer, login.outcome):
+        raise NotApplicable("ssh asks, where somebody is there to answer, which is judged apart")
     if login.outcome not in {"trusted", "no libvirt"}:
         yield Finding(
             expected=f"{login.user} on the source may log in to {login.name}",
             actual=f"{_OUTCOMES[login.outcome]}: {login.words}",
             because="virsh on the source could not use qemu+ssh; from another machine it can.",
             remedy=_remedy(login),
+            lifted_by=(STARTED_HERE,),
         )
     elif login.hostname != names.hostname:
         yield Finding(
             expected=f"{login.name} leads from the source to the target, {names.hostname}",
             actual=f"the host that answers calls itself {login.hostname}",
             because="The guest would be sent to another host.",
+            lifted_by=(STARTED_HERE,),
         )
     elif login.outcome == "no libvirt":
         yield Finding(
             expected=f"{login.login} on the target reaches qemu:///system",
             actual=login.words,
             because=f"{login.user} on the source logs in as {login.login}.",
+            lifted_by=(STARTED_HERE,),
         )
 
 

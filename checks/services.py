@@ -16,6 +16,7 @@ from audit.check import (
 )
 from audit.facts.clock import Clock
 from audit.facts.confinement import GuestLabels, SecurityDrivers
+from audit.facts.daemon_conf import DaemonConf
 from audit.facts.firewall import Listening
 from audit.facts.guest import HostGuestNames
 from audit.facts.qemu_conf import QemuConf
@@ -96,6 +97,52 @@ def _ssh_listens(ports: frozenset[int], listening: Listening) -> Iterator[Findin
 
 def _list(ports: frozenset[int] | set[int]) -> str:
     return " or ".join(map(str, sorted(ports)))
+
+
+@check(
+    severity=Severity.HIGH,
+    blocks=Blocks.MIGRATION,
+    stage=Stage.CONNECT,
+    reference="libvirt: authentication; libvirtd.conf auth_tcp, auth_tls",
+    offline=True,
+    covers=("12.6/socket-tcp", "12.6/socket-tls"),
+)
+def authentication_possible(conf: Target[DaemonConf], daemons: Target[Daemons], policy: Policy) -> Iterator[Finding]:
+    """Where the target asks for SASL over qemu+tcp or qemu+tls, somebody can pass.
+
+    Over TCP that is the default, with Kerberos as the only method and no key table for it: nobody passes then.
+    """
+    if _sasl(conf, daemons, policy) and not conf.has_accounts:
+        yield Finding(
+            expected=f"an account for SASL ({', '.join(conf.mechanisms)})",
+            actual="the file that would hold them is not there",
+            because="authentication failed",
+            remedy="On the target: saslpasswd2 -a libvirt NAME, with mech_list and sasldb_path in "
+            f'/etc/sasl2/libvirt.conf; or auth_{policy.transport} = "none", where the network is closed to others',
+        )
+
+
+def _sasl(conf: DaemonConf, daemons: Daemons, policy: Policy) -> bool:
+    """The target asks for it. `NotApplicable` if the migration logs in by SSH."""
+    if policy.transport == "ssh":
+        raise NotApplicable("the migration uses qemu+ssh")
+    return conf.authentication(policy.transport, modular=daemons.modular) == "sasl"
+
+
+@check(
+    severity=Severity.MEDIUM,
+    stage=Stage.CONNECT,
+    reference="libvirt: authentication; virsh(1): auth.conf",
+    offline=True,
+)
+def authentication_unattended(conf: Target[DaemonConf], daemons: Target[Daemons], policy: Policy) -> Iterator[Finding]:
+    """The target asks nobody for a name and a password over qemu+tcp or qemu+tls.
+
+    With SASL somebody has to have a Kerberos ticket, or types a password, or has it in ~/.config/libvirt/auth.conf.
+    """
+    if _sasl(conf, daemons, policy) and conf.has_accounts:
+        methods = ", ".join(conf.mechanisms) or "its default methods"
+        yield Finding("no more than the connection is asked for", f"SASL: {methods}")
 
 
 @check(

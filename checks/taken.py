@@ -47,12 +47,12 @@ def vsock_cid(numbers: GuestNumbers, there: Target[HostCids], guest: GuestIdenti
 def serial_port(
     numbers: GuestNumbers, there: Target[Listening], addresses: Target[OwnAddresses], guest: GuestIdentity
 ) -> Iterator[Finding]:
-    """The TCP ports that the guest's serial lines listen on can be had on the target.
+    """The TCP ports that the guest's serial lines, or QEMU arguments of its own, listen on can be had on the target.
 
     The target's QEMU binds address and port at once, and does not start without.
     """
     if not numbers.ports:
-        raise NotApplicable("no serial line that listens on a TCP port")
+        raise NotApplicable("no serial line or argument that listens on a TCP port")
     for what, address, port in numbers.ports:
         taken = [s for s in there.sockets if s.port == port and collide(s.address, address)]
         remedy = f"virsh edit {shlex.quote(guest.name)}; or migrate with --xml and another address or port"

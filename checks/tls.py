@@ -16,10 +16,13 @@ from audit.check import (
     Unavailable,
     check,
 )
+from audit.facts.daemon_conf import DaemonConf
 from audit.facts.names import OwnAddresses, OwnNames, PeerAddresses
 from audit.facts.qemu_conf import QemuConf
 from audit.facts.reach import Peer
+from audit.facts.services import Daemons
 from audit.facts.tls import TLS, Certificate, QemuCertificates, TlsCertificates
+from checks._ways import speaks_from_source
 
 _NOT_TLS = "the migration does not use qemu+tls"
 
@@ -35,15 +38,43 @@ def _faults(files: tuple[Certificate, ...], roles: set[str]) -> Told:
                 because="TLS cannot be set up without it.",
                 remedy="Have it made by the authority that all hosts trust; virt-pki-validate tells what is missing",
             )
-        elif file.role != "key" and not file.problem and file.valid_days < 0:
+        elif not file.role.endswith("key") and not file.problem and file.valid_days < 0:
             yield Finding(
                 expected=f"{file.path} is valid",
                 actual=f"it expired: {file.not_after}",
                 because="The other side refuses an expired certificate.",
                 remedy=f"Have it renewed by its authority; its dates: openssl x509 -noout -dates -in {shown}",
             )
+        elif file.present and not file.problem:
+            yield from _not_for_this(file)
         if file.problem:
             yield Unavailable(TLS, f"{file.path}: {file.problem}")
+
+
+_PEER = ("Digital Signature", "Key Encipherment")
+_NEEDED = {"ca": ("Certificate Sign",), "server": _PEER, "client": _PEER}
+_PURPOSES = {"server": ("TLS Web Server Authentication",), "client": ("TLS Web Client Authentication",)}
+
+
+def _not_for_this(file: Certificate) -> Iterator[Finding]:
+    """What its own authority says that it is not for, and whether that authority is the one known here."""
+    shown = shlex.quote(file.path)
+    for has, needed in ((file.usage, _NEEDED), (file.purposes, _PURPOSES)):
+        lacking = set(needed.get(file.role, ())) - set(has)
+        if lacking and has[:1] == ("critical",) and "Any Extended Key Usage" not in has:
+            yield Finding(
+                expected=f"{file.path} may be used for: {', '.join(sorted(lacking))}",
+                actual=", ".join(has[1:]),
+                because="libvirt refuses a certificate that was not made for this use.",
+                remedy=f"Have it made anew for that use; to look: openssl x509 -noout -text -in {shown}",
+            )
+    if file.vouched is False:
+        yield Finding(
+            expected=f"{file.path} is signed by the authority in cacert.pem of the same host",
+            actual="it is not",
+            because="Our own certificate failed validation against the CA certificate",
+            remedy=f"openssl verify -CAfile /etc/pki/CA/cacert.pem {shown}  # then put the right one in place",
+        )
 
 
 @check(
@@ -66,13 +97,16 @@ def certificates(target: Target[TlsCertificates], policy: Policy) -> Told:
 
 
 @check(
-    severity=Severity.MEDIUM,
-    stage=Stage.CONNECT,
+    severity=Severity.CRITICAL,
+    blocks=Blocks.MIGRATION,
+    stage=Stage.SET_OUT,
     reference="libvirt: TLS certificates",
     offline=True,
     covers=("12.6/socket-tls", "failure 40"),
 )
-def client_certificates(source: Source[TlsCertificates], policy: Policy) -> Told:
+def client_certificates(
+    source: Source[TlsCertificates], conf: Target[DaemonConf], daemons: Target[Daemons], policy: Policy
+) -> Told:
     """The source has the certificates with which it introduces itself over qemu+tls.
 
     libvirt on the target asks its clients for a certificate, unless told not to. Where `virsh` runs on another
@@ -80,7 +114,53 @@ def client_certificates(source: Source[TlsCertificates], policy: Policy) -> Told
     """
     if policy.transport != "tls":
         raise NotApplicable(_NOT_TLS)
-    yield from _faults(source.files, {"ca", "client"})
+    speaks_from_source(policy)
+    yield from _faults(source.files, {"ca"})
+    own = [file for file in source.files if file.role in {"client", "clientkey"}]
+    if any(file.present for file in own) or conf.asks_for_certificate(modular=daemons.modular):
+        yield from _faults(source.files, {"client", "clientkey"})
+
+
+@check(
+    severity=Severity.CRITICAL,
+    blocks=Blocks.MIGRATION,
+    stage=Stage.CONNECT,
+    reference="libvirt: TLS certificates; RFC 5280 §4.2.1.1",
+    offline=True,
+    remedy="Copy one authority's cacert.pem to all hosts, and have all certificates signed by it",
+    covers=("failure 40",),
+)
+def same_authority(
+    source: Source[TlsCertificates],
+    target: Target[TlsCertificates],
+    conf: Target[DaemonConf],
+    daemons: Target[Daemons],
+    policy: Policy,
+) -> Iterator[Finding]:
+    """Source and target accept each other's certificates: they are signed by the authority that the other one knows.
+
+    Each side compares what it is shown with its own cacert.pem. Hosts that were set up apart have one each.
+    """
+    if policy.transport != "tls":
+        raise NotApplicable(_NOT_TLS)
+    speaks_from_source(policy)
+    yield from _foreign(target.of("server"), source.of("ca"), "the target's", "the source")
+    if conf.asks_for_certificate(modular=daemons.modular):
+        yield from _foreign(source.of("client"), target.of("ca"), "the source's", "the target")
+
+
+def _foreign(shown: Certificate | None, ca: Certificate | None, whose: str, who: str) -> Iterator[Finding]:
+    """A certificate that was signed by another key than the authority's, as far as both tell of it."""
+    if shown is None or ca is None or shown.several or ca.several:
+        return  # what is missing is judged apart; of bundles only the first one is known
+    ids = (shown.authority_id, ca.own_id)
+    signed, known = ids if all(ids) else (shown.issuer, ca.subject)
+    if signed and known and signed != known:
+        yield Finding(
+            expected=f"{whose} certificate is signed by the authority that {who} knows",
+            actual=f"signed by {shown.issuer or shown.authority_id}; known: {ca.subject or ca.own_id}",
+            because="The certificate hasn't got a known issuer",
+        )
 
 
 @check(

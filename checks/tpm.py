@@ -6,6 +6,7 @@ That the target has an emulator at all is judged by `offered.tpm_offered`, the s
 from collections.abc import Iterator
 
 from audit.check import Blocks, Finding, NotApplicable, Severity, Source, Stage, Target, Unavailable, check
+from audit.facts.paths import Paths
 from audit.facts.storage import SHARED_TYPES, Mount, Mounts, SharedFilesystems, within
 from audit.facts.tpm import GuestTpmState, Swtpm
 from audit.facts.versions import Libvirt, Version
@@ -20,10 +21,15 @@ def _path(state: GuestTpmState) -> str:
     return state.path
 
 
-def _shared(path: str, mounts: Mounts, declared: SharedFilesystems) -> Mount | None:
-    """The mount that the state lies on, if libvirt takes it for shared."""
+def _shared(path: str, places: Paths, mounts: Mounts, declared: SharedFilesystems) -> Mount | None:
+    """The mount that the state lies on, if libvirt takes it for shared. Symbolic links are followed where it is there.
+
+    Raises `Unavailable`.
+    """
+    state = places.at(path)
     through = [mount for mount in mounts.mounts if within(path, mount.path)]
-    mount = max(through, key=lambda mount: len(mount.path), default=None)
+    mount = mounts.of(state, path) if state.exists else None
+    mount = mount or max(through, key=lambda mount: len(mount.path), default=None)
     return mount if mount is not None and (mount.type in SHARED_TYPES or declared.declare(path)) else None
 
 
@@ -36,14 +42,19 @@ def _shared(path: str, mounts: Mounts, declared: SharedFilesystems) -> Mount | N
     covers=("failure 72",),
 )
 def shared_state(
-    state: GuestTpmState, swtpm: Swtpm, libvirt: Libvirt, mounts: Mounts, declared: SharedFilesystems
+    state: GuestTpmState,
+    swtpm: Swtpm,
+    libvirt: Libvirt,
+    places: Paths,
+    mounts: Mounts,
+    declared: SharedFilesystems,
 ) -> Iterator[Finding]:
     """An emulator whose TPM's state lies on shared storage knows how to hand it over there.
 
     Two emulators must not have the state open at once. swtpm releases its lock for a migration since 0.8; libvirt
     refuses with older ones.
     """
-    mount = _cannot_share(_path(state), swtpm, libvirt, mounts, declared)
+    mount = _cannot_share(_path(state), swtpm, libvirt, places, mounts, declared)
     if mount is not None:
         yield Finding(
             expected="swtpm 0.8 or newer",
@@ -53,14 +64,14 @@ def shared_state(
 
 
 def _cannot_share(
-    path: str, swtpm: Swtpm, libvirt: Libvirt, mounts: Mounts, declared: SharedFilesystems
+    path: str, swtpm: Swtpm, libvirt: Libvirt, places: Paths, mounts: Mounts, declared: SharedFilesystems
 ) -> Mount | None:
     """The shared mount of the state whose lock this swtpm does not hand over; None: it does. Raises `Unavailable`."""
     if libvirt.daemon < SHARES_STATE:
         raise NotApplicable("this libvirt does not look; judged apart")
     if "cmdarg-migration" in (swtpm.features or ()):
         return None
-    mount = _shared(path, mounts, declared)
+    mount = _shared(path, places, mounts, declared)
     if mount is None:
         raise NotApplicable("the TPM's state is on storage of its host, and travels along")
     if not swtpm.known().present or swtpm.features is None:
@@ -80,6 +91,7 @@ def shared_state_taken(
     state: GuestTpmState,
     swtpm: Target[Swtpm],
     libvirt: Target[Libvirt],
+    places: Target[Paths],
     mounts: Target[Mounts],
     declared: Target[SharedFilesystems],
 ) -> Iterator[Finding]:
@@ -87,7 +99,7 @@ def shared_state_taken(
 
     It has to wait until the source's emulator has let go. libvirt does not start the guest with one that cannot.
     """
-    mount = _cannot_share(_path(state), swtpm, libvirt, mounts, declared)
+    mount = _cannot_share(_path(state), swtpm, libvirt, places, mounts, declared)
     if mount is not None:
         yield Finding(
             expected="swtpm 0.8 or newer on the target",
@@ -108,6 +120,7 @@ def shared_state_known(
     state: GuestTpmState,
     here: Source[Libvirt],
     there: Target[Libvirt],
+    places: Source[Paths],
     mounts: Source[Mounts],
     declared: Source[SharedFilesystems],
 ) -> Iterator[Finding]:
@@ -119,7 +132,7 @@ def shared_state_known(
     path = _path(state)
     old = [(side, libvirt.daemon) for side, libvirt in (("source", here), ("target", there))]
     old = [(side, version) for side, version in old if version < SHARES_STATE]
-    if old and _shared(path, mounts, declared) is not None:
+    if old and _shared(path, places, mounts, declared) is not None:
         for side, version in old:
             yield Finding(f"{side}: libvirt 8.10 or newer", f"libvirt {version}")
 

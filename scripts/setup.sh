@@ -14,14 +14,16 @@ as_root() {
     fi
 }
 
-# What each purpose needs: the tool itself (and libvirt-python's compiler), and its tests.
+# What each purpose needs: the tool itself (and libvirt-python's compiler), its tests, and the lab of real hosts.
 # EXTRA: not in every distribution's own repositories; what needs them does without, and says so.
 APT_TOOL="openssh-client python3 python3-venv python3-dev gcc pkg-config libvirt-dev
           libpango-1.0-0 libpangoft2-1.0-0 libharfbuzz-subset0 fonts-dejavu-core"
 APT_EXTRA_TOOL=""
 APT_TEST="libvirt-daemon-system libvirt-clients qemu-system-x86 qemu-utils openssh-server sudo
           poppler-utils nftables iptables iproute2 iputils-ping patch"
-APT_EXTRA_TEST="chromium fish tcsh busybox virtinst" # Ubuntu: Chromium is no package, busybox-static is in the way
+APT_EXTRA_TEST="chromium fish tcsh busybox virtinst systemd-container bindfs procps"
+# Ubuntu: Chromium is no package, busybox-static is in the way
+APT_LAB="systemd-container bindfs procps qemu-block-extra tgt swtpm swtpm-tools ovmf openvswitch-switch gnutls-bin"
 
 DNF_PYTHON=python3; ! grep -qs platform:el9 /etc/os-release || DNF_PYTHON=python3.11    # RHEL 9's own is 3.9
 DNF_TOOL="openssh-clients $DNF_PYTHON $DNF_PYTHON-devel gcc pkgconf-pkg-config pango harfbuzz
@@ -106,7 +108,14 @@ make_venv() {           # make_venv tool|test
     for purpose in tool ${extras:+test}; do cksum <pyproject.toml >".venv/.$purpose"; done
 }
 
-set_up() {              # set_up tool|test
+set_up() {              # set_up tool|test|lab: each includes the one before
+    if [ "$1" = lab ]; then
+        set_up test
+        [ "$packager" = apt ] || die "the lab's hosts are Debian's: it needs Debian 12 or newer"
+        # shellcheck disable=SC2086  # a list of words
+        supply $APT_LAB
+        return
+    fi
     if command -v apt-get >/dev/null 2>&1; then
         packager=apt needed=$APT_TOOL extra=$APT_EXTRA_TOOL
         [ "$1" = tool ] || { needed="$needed $APT_TEST"; extra="$extra $APT_EXTRA_TEST"; }

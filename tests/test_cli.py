@@ -58,7 +58,7 @@ def test_checks_are_listed_by_domain(monkeypatch: pytest.MonkeyPatch):
         "memory (N): Memory: does the guest find room on the target, of the kind\n"
         "and in the place that it asks for?\n"
         "  memory.fits  (placement, critical, blocks migration)\n"
-        "      The target has the memory for the guest and for QEMU itself, swap\n"
+        "      The target has the memory for what the guest has in use, swap\n"
         "      space included."
     )
     listed = [line.split()[0] for line in lines if re.match(r"  [a-z]", line)]

@@ -127,6 +127,10 @@ def test_names_that_yaml_takes_for_something_else() -> None:
             "clusters: {a: [b]}\npolicy: {validity_days: -1}",
             "inventory.yaml:2: policy.validity_days: must be a whole number",
         ),
+        (
+            "clusters: {a: [b]}\npolicy: {migration_network: eth1}",
+            "inventory.yaml:2: policy.migration_network: must be a network, as 10.0.1.0/24",
+        ),
         ("clusters: {a: [b]}\npolicy: {validity: 1}", "policy.validity: unknown key, did you mean validity_days?"),
         (
             "clusters: {a: [b]}\nchange: {tickets: 1}",

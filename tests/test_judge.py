@@ -108,6 +108,21 @@ def test_pairs_are_ordered():
     assert not found.of(Subject("b", "a"))
 
 
+def test_of_a_host_that_could_not_be_read_only_what_the_source_knows_counts():
+    def knows(here: Source[Load], there: Target[Load]) -> Iterator[Finding]:
+        """The source is idle."""
+        if here.percent > 50:
+            yield Finding(expected="idle", actual="busy")
+        elif there.percent:
+            yield Finding(expected="idle", actual="busy, too")
+
+    made = check(severity=Severity.HIGH, blocks=Blocks.MIGRATION, reference="none")(knows)
+    judge = Judge(facts({"a": "90", "b": "10", "c": ""}), [made], Policy())
+    found = judge.cluster("c", ("a", "b"), ("c",))
+    assert list(found.shut) == [("a", "c")]
+    assert sum(found.counts[made.id].values()) == 2, "the two that were read"
+
+
 def test_equal_facts_are_judged_once():
     calls = []
 

@@ -29,6 +29,10 @@ def test_other_ways():
     copied = other_way({"kind": "copy-storage", "verdict": "conditions", "disks": ["vda", "vdb"]})
     assert copied == "live with vda,vdb copied along (--copy-storage-all --migrate-disks vda,vdb), with conditions"
     assert other_way({"kind": "offline", "verdict": "yes", "disks": []}) == "offline: its definition only"
+    address = {"kind": "another-address", "verdict": "yes", "disks": [], "options": ["--migrateuri tcp://192.0.2.1"]}
+    assert other_way(address) == "live, to another address (--migrateuri tcp://192.0.2.1)"
+    assert "started here" in other_way({"kind": "started-here", "verdict": "yes", "disks": []})
+    assert "--tunnelled" in other_way({"kind": "tunnelled", "verdict": "unknown", "disks": []})
     hostile = other_way({"kind": "copy-storage", "verdict": "unknown", "disks": ["a; rm -rf /\x1b"]})
     assert "'a; rm -rf /" in hostile
     assert "\x1b" not in hostile

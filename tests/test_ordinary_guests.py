@@ -3,6 +3,7 @@
 Each guest is as somebody's tool makes it. A check that finds something here finds it everywhere.
 """
 
+import json
 import re
 from functools import cache
 from typing import Any
@@ -10,7 +11,8 @@ from typing import Any
 import pytest
 
 from scripts.sample_fleets.description import Answer, Guest, Nfs
-from tests.ordinary import results, told_of, verdict
+from scripts.sample_fleets.network import filters, link_list
+from tests.ordinary import HOST, results, told_of, verdict
 
 _IMAGES = "/var/lib/libvirt/images/"
 _NVRAM = "/var/lib/libvirt/qemu/nvram/"
@@ -18,6 +20,7 @@ _ARM = "/usr/share/edk2/aarch64/"
 _OVIRT = "/rhev/data-center/mnt/nas01:_export_data/5c1b2a60/"
 _NOVA = f"/var/lib/nova/instances/{Guest('nova').uuid}/"
 # The sample hosts are RHEL 9's, which has neither; other systems' have both.
+_SPARE_CARD = {"ifname": "ens9f0np0", "flags": ["UP"], "mtu": 1500}
 _SPICE = {
     "<value>vnc</value>": b"<value>vnc</value><value>spice</value>",
     "<value>bochs</value>": b"<value>bochs</value><value>qxl</value>",
@@ -56,7 +59,9 @@ HOSTS: dict[str, dict[str, Any]] = {
             *("/var/run/ovirt-vmconsole-console/another.sock", "/var/lib/libvirt/qemu/channels/another"),
         ),
         "bridges": ("br0", "ovirtmgmt"),
+        "networks": frozenset({"vdsm-ovirtmgmt"}),
         "nfs": (Nfs("nas01:/export/data", "/rhev/data-center/mnt/nas01:_export_data"),),
+        "answers": {"network.filters": filters(HOST, ("vdsm-no-mac-spoofing",))},
     },
     "exotic": {
         "files": (
@@ -71,6 +76,7 @@ HOSTS: dict[str, dict[str, Any]] = {
             "/run/unusual/another",
         ),
         "both": _SPICE,
+        "answers": {"network.links": Answer(json.dumps([*link_list(HOST), _SPARE_CARD]))},
     },
     "arm": {
         "files": (
@@ -141,7 +147,7 @@ _STICK = (
          {"devices.no_tpm_passthrough"}),
         (_END, f"{_STICK}{_END}", {"devices.no_usb_passthrough"}),
         (_END, f"{_SHARE}{_END}", {"devices.no_virtiofs", "virtiofs.daemon_on_target"}),
-        (_END, f"{_SHARE.replace('virtiofs', 'mtp')}{_END}", {"blockers.unsaved_devices"}),
+        (_END, f"{_SHARE.replace('virtiofs', 'mtp')}{_END}", {"blockers.unsaved_devices", "offered.kinds_offered"}),
         ("<smm state='on'/>", "<smm state='on'/><hyperv mode='passthrough'/>", {"blockers.hyperv_passthrough"}),
         (_END, f"<redirdev bus='usb' type='spicevmc'/>{_END}", {"offered.spice_offered"}),
         ("name='qemu' type='qcow2'", "name='qemu' type='vmdk'", {"blockers.disk_format"}),

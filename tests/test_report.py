@@ -384,6 +384,12 @@ def test_write_report_writes_everything(tmp_path: Path) -> None:
     assert written[1].read_bytes().startswith(b"%PDF-")
 
 
+def test_write_report_leaves_the_pdf_out_when_told(tmp_path: Path) -> None:
+    names = {path.name for path in report.write_report(examples.go(), tmp_path, rendered=RENDERED, pdf=False)}
+    assert "report.html" in names
+    assert not (tmp_path / "report.pdf").exists()
+
+
 def test_a_failed_write_leaves_nothing_and_keeps_the_old(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "guests.csv").write_text("old")
 

@@ -6,7 +6,6 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 LARGER = {
-    "checks/names.py target_resolvable": "one name, four ways in which it can lead astray, each with words of its own",
     "checks/storage.py disks_shared": "what is known of a disk on two hosts, gathered before it is judged once",
 }
 

@@ -6,9 +6,12 @@ from dataclasses import dataclass, replace
 import pytest
 
 from audit.check import (
+    ANOTHER_ADDRESS,
     COPY_CHANGES,
     COPY_STORAGE,
     COPY_WHOLE,
+    STARTED_HERE,
+    TUNNELLED,
     Blocks,
     Cluster,
     Finding,
@@ -19,7 +22,7 @@ from audit.check import (
     check,
 )
 from audit.facts.base import Guest, GuestFact, HostFact
-from audit.judge import Judged, Judgements, Subject
+from audit.judge import Judged, Judgements, Outcome, Subject
 from audit.results import Reason
 from audit.verdict import (
     ClusterRoutes,
@@ -277,7 +280,7 @@ def test_departure_reads_the_guest_and_its_host_as_a_source():
 
 def local_disk(reason="", *, more=()):
     made = check(severity=Severity.HIGH, blocks=Blocks.MIGRATION, reference="none")(of_placement)
-    finding = Finding("shared", "local", lifted_by=COPY_STORAGE, about="vda")
+    finding = Finding("shared", "local", lifted_by=(COPY_STORAGE,), about="vda")
     return made, Judged("fail", (finding, *more), reason)
 
 
@@ -318,11 +321,32 @@ def test_copying_disks_along_lifts_no_more_than_it_may(entries, verdict):
 
 
 def test_what_lies_below_is_copied_with_the_whole_disk_only():
-    below = Finding("base", "not there", lifted_by=COPY_WHOLE, about="vda")
+    below = Finding("base", "not there", lifted_by=(COPY_WHOLE,), about="vda")
     whole, changes = ways_with(local_disk(more=(below,)))
     assert (whole.verdict, changes.verdict) == ("yes", "no")
     whole, changes = ways_with(local_disk(), failed(of_placement, way=COPY_CHANGES))
     assert (whole.verdict, changes.verdict) == ("yes", "no")
+
+
+def lifted(kind, about="", **options):
+    made = check(severity=Severity.HIGH, blocks=Blocks.MIGRATION, reference="none", **options)(of_pair)
+    return made, Judged("fail", (Finding("open", "closed", lifted_by=(kind, TUNNELLED), about=about),))
+
+
+def test_another_address_or_another_place_to_start_from():
+    closed = lifted(ANOTHER_ADDRESS, "--migrateuri tcp://192.0.2.1")
+    by_address = Way("another-address", "yes", options=("--migrateuri tcp://192.0.2.1",))
+    assert ways_with(closed) == (by_address, Way("tunnelled", "yes"))
+    assert ways_with(closed, failed(of_placement)) == ()
+    assert ways_with(lifted(STARTED_HERE)) == (Way("started-here", "yes"), Way("tunnelled", "yes"))
+    assert ways_with(closed, lifted(STARTED_HERE)) == (Way("tunnelled", "yes"),), "each of the others lifts one only"
+
+
+def test_a_host_that_could_not_be_read_may_be_shut_all_the_same():
+    made, judged = failed(of_pair)
+    route = unread_route("b", "timed out", [Outcome(made, Subject("a", "b"), judged)])
+    assert route.verdict == "no"
+    assert [reason["check"] for reason in route.reasons] == [made.id, "host.reached"]
 
 
 def test_no_other_way_where_the_usual_one_is_open():

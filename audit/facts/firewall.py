@@ -8,7 +8,7 @@ import ipaddress
 import re
 import shlex
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, Literal, NamedTuple, Self
 
 from audit.evidence import Probe
@@ -189,7 +189,7 @@ Keeper = Literal["firewalld", "ufw", "nftables", "iptables", "none"]
 
 @dataclass(frozen=True, slots=True)
 class Firewall(HostFact):
-    """All packet filter rules that an incoming connection meets."""
+    """All packet filter rules that a connection meets that comes in, or one that is made from here."""
 
     probes: ClassVar[tuple[Probe, ...]] = (NFT, IPTABLES, IP6TABLES, LEGACY, NF_TABLES)
     tables: tuple[Table, ...]
@@ -223,7 +223,7 @@ class Firewall(HostFact):
                 raise Unavailable(IPTABLES if family == 4 else IP6TABLES, reason)
         answers: list[tuple[range, Answer]] = []
         for part in ports_that_matter(self.tables, ports):
-            packet = Packet(like.family, part.start, like.source, like.destination, like.interface)
+            packet = replace(like, port=part.start)
             answer = judge(self.tables, packet)
             if self.hidden and answer.state != "closed":
                 raise Unavailable(NFT, self.hidden)

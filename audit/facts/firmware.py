@@ -16,12 +16,14 @@ ROMS = Probe(
     "firmware.roms",
     """\
 for folder in qemu-firmware ipxe/qemu seavgabios seabios qemu-kvm qemu ../lib/ipxe/qemu; do
-    for file in "/usr/share/$folder"/efi-*.rom "/usr/share/$folder"/vgabios-*.bin; do
+    for file in "/usr/share/$folder"/efi-*.rom "/usr/share/$folder"/vgabios-*.bin \
+        "/usr/share/$folder"/bios.bin "/usr/share/$folder"/bios-256k.bin
+    do
         [ ! -f "$file" ] || echo "${file##*/} $(stat -L -c %s "$file")"
     done
 done
 echo end""",
-    hand="ls -lL /usr/share/*/efi-*.rom /usr/share/*/vgabios-*.bin /usr/share/ipxe/qemu /usr/lib/ipxe/qemu",
+    hand="ls -lL /usr/share/*/efi-*.rom /usr/share/*/*bios*.bin /usr/share/ipxe/qemu /usr/lib/ipxe/qemu",
 )
 
 # QEMU: `romfile` of each device class (hw/net, hw/display, hw/virtio).
@@ -55,14 +57,18 @@ class OptionRoms(HostFact):
     unread: str = ""
     """Why nothing is known."""
 
+    def file_bytes(self, name: str) -> int | None:
+        """How large the file is; None: no such file. Raises `Unavailable`."""
+        if self.unread:
+            raise Unavailable(ROMS, self.unread)
+        return dict(self.sizes_bytes).get(name)
+
     def block_bytes(self, name: str) -> int | None:
         """How much of a guest's memory the ROM takes, a power of two (QEMU pci_add_option_rom). None: no such file.
 
         Raises `Unavailable`.
         """
-        if self.unread:
-            raise Unavailable(ROMS, self.unread)
-        size = dict(self.sizes_bytes).get(name)
+        size = self.file_bytes(name)
         return None if size is None else 1 << max(size - 1, 0).bit_length()
 
     @classmethod
@@ -99,6 +105,10 @@ class GuestFirmware(GuestFact):
     """What libvirt makes that file of where there is none."""
     raw: bool
     """Both are raw images: their size is that of the flash memory."""
+    bios: str = ""
+    """The file that its BIOS is, where QEMU chooses it."""
+    own: bool = False
+    """Its emulator is none of a distribution's, and so finds these files elsewhere."""
 
     @classmethod
     def parse(cls, guest: GuestSource) -> Self:
@@ -113,7 +123,26 @@ class GuestFirmware(GuestFact):
             template = nvram.get("template") or None
             formats |= {nvram.get("format") or "raw", nvram.get("templateFormat") or "raw"}
             formats |= {loader.get("format") or "raw"} if loader is not None else set()
-        return cls(tuple(dict.fromkeys(_roms(guest.xml))), path or None, template, formats == {"raw"})
+        emulator = guest.xml.findtext("devices/emulator") or ""
+        return cls(
+            tuple(dict.fromkeys(_roms(guest.xml))),
+            path or None,
+            template,
+            formats == {"raw"},
+            _bios(guest.xml),
+            bool(emulator) and not emulator.startswith(("/usr/bin/", "/usr/libexec/")),
+        )
+
+
+def _bios(root: etree._Element) -> str:
+    """QEMU hw/i386/pc_piix.c, pc_q35.c: machine types before 2.0 had a smaller one."""
+    system, kind = root.find("os"), root.find("os/type")
+    if system is None or kind is None or kind.get("arch") not in {"x86_64", "i686"}:
+        return ""
+    machine = kind.get("machine") or ""
+    if system.find("loader") is not None or system.get("firmware") == "efi" or not re.match(r"pc|q35", machine):
+        return ""
+    return "bios.bin" if re.fullmatch(r"pc-(?:i440fx-|q35-)?[01]\.[0-9]+", machine) else "bios-256k.bin"
 
 
 def _roms(root: etree._Element) -> list[str]:

@@ -259,6 +259,10 @@ class GuestMemory(GuestFact):
     nvdimm: bool
     dimms_without_address: bool
     hard_limit_kib: int | None
+    immediate: bool = False
+    """QEMU takes all of it at its start (`<allocation mode='immediate'/>`)."""
+    block_kib: int = 0
+    """The largest piece that QEMU asks for: all of it, or the largest of the guest's NUMA nodes and memory modules."""
 
     @classmethod
     def parse(cls, guest: GuestSource) -> Self:
@@ -292,7 +296,17 @@ class GuestMemory(GuestFact):
                 device.get("model") == "dimm" and device.find("address[@type='dimm']") is None for device in devices
             ),
             hard_limit_kib=None if limit is None else _size(limit),
+            immediate=root.find("memoryBacking/allocation[@mode='immediate']") is not None,
+            block_kib=max(_blocks(root), default=memory_kib),
         )
+
+
+def _blocks(root: etree._Element) -> list[int]:
+    """The pieces that a guest with NUMA nodes of its own, and perhaps memory modules, has its memory in."""
+    cells = [
+        _kib(cell.get("memory"), cell.get("unit")) for cell in root.iterfind("cpu/numa/cell") if cell.get("memory")
+    ]
+    return cells and cells + [_size(size) for size in root.iterfind("devices/memory/target/size")]
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ from typing import ClassVar, NamedTuple, Self
 from lxml import etree
 
 from audit.evidence import Probe
+from audit.facts.arguments import files_of
 from audit.facts.base import GuestFact, GuestSource, Unavailable
 from audit.facts.guest_source import GUESTS, XML, XML_INACTIVE
 
@@ -198,7 +199,7 @@ class Nic:
     portgroup: str | None
     """Of a network."""
     virtualport: str | None
-    """openvswitch, 802.1Qbh, …"""
+    """openvswitch, 802.1Qbh, …, as it is configured: what a libvirt network adds to that does not travel."""
     mac: str | None
     model: str | None
     mtu: int | None
@@ -215,6 +216,8 @@ class Nic:
     """Its VLAN tags, where it has any."""
     own_tap: bool = False
     """Of an ethernet interface: its device on the host, `ifname`, is made by somebody else than libvirt."""
+    mode: str | None = None
+    """Of a direct interface: bridge, vepa, private or passthrough."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,18 +229,19 @@ class GuestNics(GuestFact):
 
     @classmethod
     def parse(cls, guest: GuestSource) -> Self:
-        """From `<devices>`. Of a virtual function that a network lent, its name stands in the configuration only."""
+        """From `<devices>`. What a libvirt network lent, or added, is told from the configuration."""
         nics = tuple(_nic(node) for node in _devices(guest.xml, "interface"))
-        if any(nic.type == "hostdev" for nic in nics) and guest.inactive is not None:
-            lenders = _lenders(guest.inactive)
-            nics = tuple(replace(nic, network=lenders.get(nic.mac)) if nic.type == "hostdev" else nic for nic in nics)
+        if guest.inactive is not None and any(nic.type == "hostdev" or nic.network for nic in nics):
+            configured = {nic.mac: nic for nic in map(_nic, _devices(guest.inactive, "interface")) if nic.network}
+            nics = tuple(_as_configured(nic, configured.get(nic.mac)) for nic in nics)
         return cls(nics)
 
 
-def _lenders(configuration: etree._Element) -> dict[str | None, str | None]:
-    """The libvirt network of each interface that is configured with one, by MAC address."""
-    nodes = configuration.iterfind("devices/interface[@type='network']")
-    return {_get(node, "mac", "address"): _get(node, "source", "network") for node in nodes}
+def _as_configured(nic: Nic, configured: Nic | None) -> Nic:
+    """A running guest's NIC, with what its configuration says of the network that it is in."""
+    if nic.type == "hostdev":
+        return replace(nic, network=configured.network if configured else None)
+    return replace(nic, virtualport=configured.virtualport) if nic.network and configured else nic
 
 
 def _nic(node: etree._Element) -> Nic:
@@ -264,6 +268,7 @@ def _nic(node: etree._Element) -> Nic:
         managed=node.get("managed") == "yes",
         vlans=tuple(tag.get("id", "") for tag in node.iterfind("vlan/tag")),
         own_tap=_get(node, "target", "managed") == "no",
+        mode=_get(node, "source", "mode") if kind == "direct" else None,
     )
 
 
@@ -447,7 +452,7 @@ class GuestFiles(GuestFact):
 
     @classmethod
     def parse(cls, guest: GuestSource) -> Self:
-        """From `<os>` and `<devices>`; serial lines are told by `GuestDevices`."""
+        """From `<os>`, `<devices>` and `<qemu:commandline>`; serial lines are told by `GuestDevices`."""
         found = (file for file in _files(guest.xml) if file.path not in _EVERYWHERE)
         return cls(tuple(dict.fromkeys(found)))
 
@@ -462,6 +467,7 @@ def _files(root: etree._Element) -> Iterator[HostFile]:
     texts += [("fw_cfg entry", node.get("file")) for node in root.iterfind("sysinfo[@type='fwcfg']/entry")]
     texts += [("input device", _get(node, "source", "evdev") or _get(node, "source", "dev")) for node in _inputs(root)]
     texts += [("lease", _get(node, "target", "path")) for node in _devices(root, "lease")]
+    texts += list(files_of(root))
     yield from (HostFile(what, path.strip(), False) for what, path in texts if path and path.strip())
     for node in _devices(root, "filesystem"):
         socket, folder = _get(node, "source", "socket"), _get(node, "source", "dir")
@@ -483,7 +489,8 @@ def _sockets(root: etree._Element) -> Iterator[HostFile]:
                 yield HostFile("vhost-user socket", path, _get(node, "source", "mode") == "server")
 
 
-_CHARACTER_DEVICES = ("serial", "console", "parallel", "channel")
+CHARACTER_DEVICES = ("serial", "console", "parallel", "channel", "redirdev", "smartcard", "rng/backend")
+"""Where in `<devices>` QEMU opens files, sockets and ports for a line of characters."""
 
 
 def _serial_paths(root: etree._Element, inactive: etree._Element | None) -> Iterator[tuple[str, str]]:
@@ -498,7 +505,7 @@ def _serial_paths(root: etree._Element, inactive: etree._Element | None) -> Iter
 
 
 def _character_paths(root: etree._Element) -> Iterator[tuple[str, str]]:
-    for tag in _CHARACTER_DEVICES:
+    for tag in CHARACTER_DEVICES:
         for node in _devices(root, tag):
             kind, path = node.get("type", ""), _get(node, "source", "path")
             log = _get(node, "log", "file")

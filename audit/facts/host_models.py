@@ -13,6 +13,7 @@ from lxml import etree
 
 from audit.cpu import CpuDefinition, CpuError, Hypervisor, from_element
 from audit.evidence import Probe
+from audit.facts.arguments import INSTALLED
 from audit.facts.base import Facts, HostFact, Question, Said, Unavailable
 from audit.facts.guest import GuestMachine
 from audit.text import NotXml, parse_xml, visible
@@ -60,6 +61,10 @@ class Request(NamedTuple):
         return cls(guest.virttype, guest.arch, guest.machine, guest.emulator or "")
 
 
+_KINDS = (("redirdev", "bus"), ("rng", "backendModel"), ("filesystem", "driverType"), ("channel", "type"))
+"""Devices in domain capabilities, and the list that tells of which kinds they may be."""
+
+
 @dataclass(frozen=True, slots=True)
 class DomainCapabilities:
     """What one QEMU offers to guests of one virttype, architecture and machine type."""
@@ -89,6 +94,13 @@ class DomainCapabilities:
     tpm_models: frozenset[str] | None = None
     hyperv: frozenset[str] | None = None
     """Enlightenments; listed since libvirt 9.0."""
+    kinds: tuple[tuple[str, frozenset[str]], ...] = ()
+    """Of other devices that it lists: the element and the kinds that it may be of; none, where it is not supported."""
+
+    def offers(self, device: str, kind: str) -> bool | None:
+        """Whether a device of the kind is among those listed; None: such devices are not listed."""
+        listed = dict(self.kinds).get(device)
+        return None if listed is None else kind in listed
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,11 +122,11 @@ _REFUSALS: tuple[tuple[re.Pattern[str], Literal["virttype", "arch", "machine", "
     (re.compile(r"unknown architecture: "), "arch"),
     (re.compile(r"the machine '.*' is not supported by emulator ", re.DOTALL), "machine"),
     (re.compile(r"Cannot check QEMU binary .*: No such file or directory", re.DOTALL), "emulator"),
+    (re.compile(r"QEMU binary .* is not executable", re.DOTALL), "emulator"),
 )
 
-# Asking makes libvirt start the emulator. So only what a distribution installs as QEMU is asked about, and the path
-# that a guest on another host names is not taken at its word.
-_EMULATOR = re.compile(r"/usr/(?:bin|libexec)/(?:qemu-[a-z0-9_-]{1,40}|kvm(?:-spice)?)")
+# Asking makes libvirt start the emulator. So only what is installed as QEMU, by a distribution or below /usr/local and
+# /opt, is asked about, and the path that a guest on another host names is not taken at its word.
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _MOST_MACHINES = 60
 
@@ -128,7 +140,7 @@ def _unanswered(facts: Facts, host: str, peers: Sequence[str]) -> list[tuple[str
     for _, guest in facts.each_guest(sorted({host, *peers}), GuestMachine):
         request = models.normal(Request.of(guest))
         harmless = all(_NAME.fullmatch(name) for name in request[:3])
-        if harmless and (not request.emulator or _EMULATOR.fullmatch(request.emulator)):
+        if harmless and (not request.emulator or INSTALLED.fullmatch(request.emulator)):
             requests.add(request)
     return [tuple(request) for request in sorted(requests) if models.find(request) is None]
 
@@ -313,6 +325,11 @@ def _domain_capabilities(root: etree._Element, source: bytes) -> DomainCapabilit
         graphics=_values(root, "devices/graphics", "type"),
         videos=_values(root, "devices/video", "modelType"),
         tpm_backends=_values(root, "devices/tpm", "backendModel"),
+        kinds=tuple(
+            (device, kinds)
+            for device, enum in _KINDS
+            if (kinds := _values(root, f"devices/{device}", enum)) is not None
+        ),
         tpm_models=_values(root, "devices/tpm", "model"),
         hyperv=_hyperv(_values(root, "features/hyperv", "features") or frozenset()),
     )

@@ -7,7 +7,7 @@ from collections.abc import Container, Iterator, Mapping, Sequence
 from audit.facts.netfilter import ALWAYS, NEVER, UNKNOWN, Chain, Family, Interval, Rule, Table, Test, Verdict
 from audit.text import visible
 
-_BUILT_IN = {"PREROUTING": "prerouting", "INPUT": "input"}
+_BUILT_IN = {"PREROUTING": "prerouting", "INPUT": "input", "OUTPUT": "output"}
 _PASSIVE = {
     *("LOG", "NFLOG", "ULOG", "MARK", "CONNMARK", "TCPMSS", "CHECKSUM", "TOS", "DSCP", "TTL", "HL", "TRACE", "SET"),
     *("CLASSIFY", "AUDIT", "SECMARK", "CONNSECMARK", "RATEEST", "LED", "IDLETIMER", "ACCT", "HMARK"),
@@ -23,7 +23,6 @@ _IGNORED = {
 _NEVER_OPTIONS = {"--rcheck", "--update", "--hashlimit-above", "--connlimit-above", "-f", "--fragment", "--invert"}
 _TRUE_WORDS = {
     "--pkt-type": {"unicast"},
-    "--dst-type": {"LOCAL", "UNICAST"},
     "--ctstatus": {"NONE"},
     "--ctdir": {"ORIGINAL"},
 }
@@ -136,6 +135,10 @@ def _tests(option: str, values: list[str], negated: bool) -> Iterator[Test]:
         yield Test("protocol", (value,), negated)
     elif option in {"-i", "--in-interface"}:
         yield Test("interface", (re.sub(r"\+$", "*", value),), negated)
+    elif option in {"-o", "--out-interface"}:
+        yield Test("out interface", (re.sub(r"\+$", "*", value),), negated)
+    elif option == "--dst-type":
+        yield _delivery(set(value.split(",")), negated)
     elif option in {"--ctstate", "--state"}:
         yield Test("state", tuple(value.lower().split(",")), negated)
     elif option == "--tcp-flags":
@@ -148,6 +151,13 @@ def _tests(option: str, values: list[str], negated: bool) -> Iterator[Test]:
         yield NEVER if option not in {"-f", "--fragment"} or not negated else ALWAYS
     elif option not in _IGNORED:
         yield UNKNOWN
+
+
+def _delivery(words: set[str], negated: bool) -> Test:
+    """Of `-m addrtype --dst-type`: what comes in is for this host, what leaves is not."""
+    if "UNICAST" in words:
+        return NEVER if negated else ALWAYS
+    return Test("local", (), negated) if "LOCAL" in words else ALWAYS if negated else NEVER
 
 
 def _tcp_flags(values: list[str], negated: bool) -> Test:

@@ -10,6 +10,7 @@ from audit.facts.cpu import CAPABILITIES
 from audit.text import visible
 
 MEMINFO = Probe("memory.meminfo", "cat /proc/meminfo")
+OVERCOMMIT = Probe("memory.overcommit", "cat /proc/sys/vm/overcommit_memory")
 
 # Where a page size is there, its files are; a pattern that matches nothing is silently skipped.
 HUGEPAGES = Probe(
@@ -58,6 +59,30 @@ class Memory(HostFact):
         if "MemAvailable" not in kib:
             raise Unavailable(MEMINFO, "no MemAvailable (kernel before 3.14)")
         return cls(kib["MemTotal"], kib["MemAvailable"], kib["SwapTotal"], kib["SwapFree"])
+
+
+@dataclass(frozen=True, slots=True)
+class Overcommit(HostFact):
+    """How much memory the kernel lets a program ask for at once, used or not."""
+
+    probes: ClassVar[tuple[Probe, ...]] = (OVERCOMMIT, MEMINFO)
+    mode: int
+    """vm.overcommit_memory: 0 = all that there is, swap space included; 1 = anything; 2 = what is left of a limit."""
+    most_kib: int | None
+    """None: there is no limit."""
+
+    @classmethod
+    def parse(cls, said: Said) -> Self:
+        """By the kernel's __vm_enough_memory (mm/util.c)."""
+        mode = int(said.text(OVERCOMMIT))
+        kib = meminfo(said.text(MEMINFO))
+        if mode not in {0, 1, 2}:
+            raise Unavailable(OVERCOMMIT, f"not understood: {mode}")
+        if mode == 1:
+            return cls(mode, None)
+        if mode == 0:
+            return cls(mode, kib["MemTotal"] + kib["SwapTotal"])
+        return cls(mode, max(0, kib["CommitLimit"] - kib["Committed_AS"]))
 
 
 def meminfo(text: str) -> dict[str, int]:

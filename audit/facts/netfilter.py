@@ -8,7 +8,8 @@ that are not understood *may* match. What comes out is one of: certainly accepte
 rule), or both are possible (and on what it depends).
 
 Assumed of the packet: the first of its connection (conntrack state new, SYN set), from an unprivileged port, on a
-plausible path (reverse path filters let it pass), addressed to this very host, and below any rate limit.
+plausible path (reverse path filters let it pass), addressed to this very host or leaving it for another, and below any
+rate limit.
 Programs in BPF (XDP, tc) are not seen.
 """
 
@@ -51,6 +52,10 @@ class Packet:
     source: str | None = None
     destination: str | None = None
     interface: str | None = None
+    leaving: bool = False
+    """It goes out by the interface, and has not come in by it."""
+    reply: bool = False
+    """It answers the first one: `port` is where it comes from, and the connection is established by it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +68,8 @@ class Test:
 
     def matches(self, packet: Packet, layer: str) -> bool | None:
         """Whether the packet fulfils it; None: it may."""
+        if self.kind == "interface" and packet.leaving:  # it came in by none: of that, nft and iptables differ
+            return None if self.negated else False
         found = _TESTS[self.kind](packet, self.values, layer)
         return found if found is None or not self.negated else not found
 
@@ -76,7 +83,7 @@ def _number(known: int | None, values: tuple[Any, ...]) -> bool | None:
     return None if known is None else any(v.low <= known <= v.high for v in values)
 
 
-def _source_port(values: tuple[Any, ...]) -> bool | None:
+def _unprivileged(values: tuple[Any, ...]) -> bool | None:
     if any(v.low <= 1024 and v.high == 65535 for v in values):
         return True
     return False if all(v.high < 1024 for v in values) else None
@@ -110,14 +117,16 @@ def _any(packet: Packet, values: tuple[Any, ...], layer: str) -> bool | None:
 
 
 _TESTS: Mapping[str, Callable[[Packet, tuple[Any, ...], str], bool | None]] = {
-    "port": lambda p, v, _: _number(p.port, v),
-    "source port": lambda _p, v, _l: _source_port(v),
+    "port": lambda p, v, _: _unprivileged(v) if p.reply else _number(p.port, v),
+    "source port": lambda p, v, _: _number(p.port, v) if p.reply else _unprivileged(v),
     "source": lambda p, v, _: _ip(p.source, p.family, v),
     "destination": lambda p, v, _: _ip(p.destination, p.family, v),
     "interface": lambda p, v, layer: _interface(p.interface, v, layer),
+    "out interface": lambda p, v, layer: _interface(p.interface, v, layer) if p.leaving else None,
+    "local": lambda p, _v, _l: not p.leaving,
     "protocol": lambda _p, v, _l: bool({"tcp", "6", "all", "0"} & set(v)),
     "family": lambda p, v, _: f"ipv{p.family}" in v,
-    "state": lambda _p, v, _l: "new" in v,
+    "state": lambda p, v, _: ("established" if p.reply else "new") in v,
     "any": _any,
     "never": lambda _p, _v, _l: False,
     "unknown": lambda _p, _v, _l: None,
@@ -167,16 +176,17 @@ class Answer(NamedTuple):
     """Which rules refuse it; where it is not known: between which it is open."""
 
 
-_HOOKS = {"ingress", "prerouting", "input"}
+_HOOKS = {False: {"ingress", "prerouting", "input"}, True: {"output"}}
+"""By whether the packet leaves. What leaves may be renumbered after `output`; hardly anybody refuses it there."""
 
 
 def judge(tables: Iterable[Table], packet: Packet) -> Answer:
-    """The answer of all base chains that an incoming packet passes: each must accept, any may refuse."""
+    """The answer of all base chains that the packet passes: each must accept, any may refuse."""
     doubtful: set[str] = set()
     for table in tables:
         chains = {chain.name: chain for chain in table.chains}
         for chain in table.chains if table.judges(packet.family) else ():
-            if chain.hook not in _HOOKS:
+            if chain.hook not in _HOOKS[packet.leaving]:
                 continue
             verdicts, falls = _Walk(chains, packet, table.layer).through(chain)
             if falls:
@@ -251,7 +261,7 @@ def ports_that_matter(tables: Iterable[Table], ports: range) -> Iterator[range]:
 
 def _port_values(tests: Iterable[Test]) -> Iterator[Interval]:
     for test in tests:
-        if test.kind == "port":
+        if test.kind in {"port", "source port"}:
             yield from test.values
         elif test.kind == "any":
             for inner in test.values:

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar, NamedTuple, Self
 
+from lxml import etree
+
 from audit.evidence import Probe
 from audit.facts.base import HostFact, Said, Unavailable
 from audit.facts.virsh import answers, document, for_each
@@ -49,7 +51,9 @@ class Link:
     master: str | None
     """The bridge or bond that it is a port of."""
     lower: str | None
-    """The device that it is on top of, as a VLAN."""
+    """The device that it is on top of, as a VLAN or a macvtap."""
+    passthru: bool = False
+    """A macvlan or macvtap that has the device below it for itself."""
 
 
 @dataclass(frozen=True)  # not slotted: it keeps what it is asked for most
@@ -124,9 +128,11 @@ def _link(entry: dict[str, Any]) -> Link:
     name, mtu, flags = entry.get("ifname"), entry.get("mtu"), entry.get("flags")
     info = entry.get("linkinfo")
     kind = info.get("info_kind") if isinstance(info, dict) else None
+    data = info.get("info_data") if isinstance(info, dict) else None
+    passthru = isinstance(data, dict) and data.get("mode") == "passthru"
     if not isinstance(name, str) or not isinstance(mtu, int) or not isinstance(flags, list):
         raise Unavailable(LINKS, "a device without name, MTU or flags")
-    return Link(name, "UP" in flags, mtu, _text(kind), _text(entry.get("master")), _text(entry.get("link")))
+    return Link(name, "UP" in flags, mtu, _text(kind), _text(entry.get("master")), _text(entry.get("link")), passthru)
 
 
 def _text(value: object) -> str | None:
@@ -229,6 +235,9 @@ class WayOut(HostFact):
         return cls(str(min(zip(metrics, range(len(routes)), routes, strict=True))[2]["dev"]))
 
 
+_SWITCH = "virtualport[@type='openvswitch']"
+
+
 @dataclass(frozen=True, slots=True)
 class LibvirtNetwork:
     """One `virsh net-list` network."""
@@ -242,6 +251,22 @@ class LibvirtNetwork:
     devices: tuple[str, ...]
     """Physical devices that it forwards to."""
     portgroups: frozenset[str]
+    switched: frozenset[str] = frozenset()
+    """Port groups whose NICs are plugged into an Open vSwitch; "" stands for NICs without one."""
+
+    def plugs_into_switch(self, portgroup: str | None) -> bool:
+        """Whether a NIC in that port group is plugged into an Open vSwitch, and not into a bridge of the kernel's."""
+        return (portgroup or "") in self.switched
+
+
+def _switched(network: etree._Element) -> frozenset[str]:
+    """A network's `<virtualport>` holds for all its port groups, a port group's for its own NICs."""
+    groups = {group.get("name", ""): group for group in network.iterfind("portgroup")}
+    own = {name for name, group in groups.items() if group.find(_SWITCH) is not None}
+    if network.find(_SWITCH) is not None:
+        return frozenset({*groups, ""})
+    default = any(name in own and group.get("default") == "yes" for name, group in groups.items())
+    return frozenset({*own, ""} if default else own)
 
 
 @dataclass(frozen=True, slots=True)
@@ -290,6 +315,7 @@ class LibvirtNetworks(HostFact):
                     bridge=None if bridge is None else bridge.get("name"),
                     devices=tuple(device for device in devices if device),
                     portgroups=frozenset(node.get("name", "") for node in root.iterfind("portgroup")),
+                    switched=_switched(root),
                 )
             )
         if not active <= found.keys():

@@ -162,16 +162,18 @@ class _RuleReader:
                 return "family"
             case {"meta": {"key": "iifname" | "iif"}}:
                 return "interface"
+            case {"meta": {"key": "oifname" | "oif"}}:
+                return "out interface"
             case {"ct": {"key": "state"}}:
                 return "state"
             case {"ct": {"key": "status"}}:
                 return "status"
             case {"ct": {"key": "direction"}}:
                 return "direction"
-            case {"meta": {"key": "pkttype"}} | {"fib": {"result": "type", "flags": ["daddr", *_] | "daddr"}}:
+            case {"meta": {"key": "pkttype"}}:
                 return "delivery"
-            case {"fib": {"result": "oif" | "oifname" | "check"}}:
-                return "reverse path"
+            case {"fib": {"result": str(result), "flags": flags}}:
+                return _FIB.get((result, "daddr" in flags), "unknown")
             case {"concat": list()}:
                 return "concat"
         return "unknown"
@@ -185,10 +187,12 @@ class _RuleReader:
         if kind == "reverse path":  # `missing`: no way back to the source by this interface
             return NEVER if elements == [False] else ALWAYS if elements == [True] else UNKNOWN
         words = {str(element) for element in elements}
+        if kind == "destination type":  # what comes in is for this host, what leaves is not
+            return Test("local") if words == {"local"} else _by_word("delivery", words)
         if kind in {"state", "status", "direction", "delivery", "family"}:
             return _by_word(kind, words)
         try:
-            if kind in {"protocol", "interface"}:
+            if kind in {"protocol", "interface", "out interface"}:
                 return Test(kind, tuple(sorted(words)))
             return Test(kind, tuple(_interval(kind, element) for element in elements))
         except ValueError:
@@ -204,6 +208,10 @@ class _RuleReader:
         return Test("any", tuple(rows))
 
 
+_FIB = {
+    ("type", True): "destination type",
+    **{(result, to): "reverse path" for result in ("oif", "oifname", "check") for to in (True, False)},
+}
 _OTHER_PROTOCOLS = {"udp", "udplite", "sctp", "dccp", "icmp", "icmpv6", "igmp", "arp", "esp", "ah", "comp", "vlan"}
 _WORDS = {
     "state": {"new", "established", "related", "invalid", "untracked"},

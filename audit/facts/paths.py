@@ -11,7 +11,9 @@ from audit.facts.base import Facts, HostFact, Question, Said, Unavailable
 from audit.facts.firmware import GuestFirmware
 from audit.facts.guest import GuestMachine
 from audit.facts.guest_devices import Disk, GuestDevices, GuestDisks, GuestFiles
+from audit.facts.guest_screens import GuestScreens
 from audit.facts.pools import Pools
+from audit.facts.tpm import GuestTpmState
 from audit.text import visible
 
 _LONGEST = 2048  # bytes; 50 such paths fit into what xargs takes at once, so that no record is torn
@@ -57,10 +59,18 @@ def _named(facts: Facts, host: str, peers: Sequence[str]) -> Iterator[str]:
         yield from filter(None, [machine.nvram])
     for _, firmware in facts.each_guest(hosts, GuestFirmware):
         yield from filter(None, [firmware.template])
+    yield from _beside(facts, hosts)
+
+
+def _beside(facts: Facts, hosts: Sequence[str]) -> Iterator[str]:
     for _, devices in facts.each_guest(hosts, GuestDevices):
         yield from (path for _, path in devices.serial_paths)
     for _, files in facts.each_guest(hosts, GuestFiles):
         yield from (file.path for file in files.files)
+    for _, screens in facts.each_guest(hosts, GuestScreens):
+        yield from (screen.path for screen in screens.paths)
+    for _, tpm in facts.each_guest(hosts, GuestTpmState):
+        yield from filter(None, [tpm.path])
 
 
 def _volume(disk: Disk, pools: Pools) -> Iterator[str]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields
 from typing import Any, ClassVar, Self
 
 from audit.evidence import Probe
-from audit.facts.base import HostFact, Said
+from audit.facts.base import HostFact, Said, Unavailable
 from audit.text import visible
 
 QEMU_CONF = Probe(
@@ -19,6 +19,63 @@ printf '%s\\n' "$text" |
 """,
     hand="grep -v '^#' /etc/libvirt/qemu.conf",
 )
+
+
+# How long ago the file was changed, and how long each daemon that reads it has been running, both in seconds.
+CONF_AGE = Probe(
+    "services.conf_age",
+    """
+read -r up rest </proc/uptime
+now=$(date +%s.%N)
+changed=$($sudo stat -c %.Y /etc/libvirt/qemu.conf) || changed=
+[ -z "$changed" ] || echo "conf $now $changed"
+ticks=$(getconf CLK_TCK) || exit
+for file in /proc/[0-9]*/comm; do
+    read -r name <"$file" || continue
+    case $name in libvirtd|virtqemud) ;; *) continue ;; esac
+    [ "$(stat -c %u "$file")" = 0 ] || continue
+    started=$(sed 's/.*) //' "${file%comm}stat" | cut -d' ' -f20)
+    [ -z "$started" ] || echo "daemon $up $started $ticks"
+done 2>/dev/null
+echo end
+""",
+    hand="stat -c %y /etc/libvirt/qemu.conf; ps -o lstart= -C libvirtd,virtqemud",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ConfInForce(HostFact):
+    """Whether libvirt's daemon has read its qemu.conf as it stands now: it reads it when it starts."""
+
+    probes: ClassVar[tuple[Probe, ...]] = (CONF_AGE,)
+    stale: bool
+    """The file was changed after the daemon was started."""
+
+    def settled(self) -> None:
+        """Raise `Unavailable` where what the file says may not hold."""
+        if self.stale:
+            raise Unavailable(
+                CONF_AGE, "qemu.conf was changed after libvirt's daemon was started, and what it says may not hold yet"
+            )
+
+    @classmethod
+    def parse(cls, said: Said) -> Self:
+        """From the ages of both, compared with some slack. No file, or no daemon yet: nothing is stale."""
+        lines = said.lines(CONF_AGE)
+        if not lines or lines[-1] != "end":
+            raise Unavailable(CONF_AGE, "answer is incomplete")
+        changed, running = [], []
+        for line in lines[:-1]:
+            word, *numbers = line.split()
+            first, second, *ticks = map(float, numbers)
+            if word == "conf":
+                changed.append(first - second)
+            else:
+                running.append(first - second / ticks[0])
+        return cls(bool(changed) and any(age > changed[0] + _SLACK_SECONDS for age in running))
+
+
+_SLACK_SECONDS = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +110,12 @@ class QemuConf(HostFact):
     spice_listen: str | None = None
 
     @property
+    def own_way(self) -> bool:
+        """It says something about the way that guests come, and not by default."""
+        names = ("migration_address", "migration_host", "migration_port_min", "migration_port_max")
+        return any(getattr(self, name) != getattr(_DEFAULTS, name) for name in names)
+
+    @property
     def migration_ports(self) -> range:
         """The ports that QEMU listens on during a migration, for memory and for copied disks alike."""
         return range(self.migration_port_min, self.migration_port_max + 1)
@@ -72,6 +135,8 @@ class QemuConf(HostFact):
             raise ValueError(f"migration ports {conf.migration_port_min} to {conf.migration_port_max}")
         return conf
 
+
+_DEFAULTS = QemuConf()
 
 Value = str | int | tuple[str, ...]
 

@@ -182,9 +182,14 @@ class Daemons(HostFact):
         """Modular daemons are installed; where neither kind runs, they are the ones to start."""
         return self.mode == "modular" or (self.units is not None and self.units.of("virtqemud.socket").exists)
 
+    @property
+    def modular(self) -> bool:
+        """The modular daemons are those that are asked, or would be."""
+        return self.mode in {"modular", "both"} or (self.mode == "none" and self.offers_modular)
+
     def socket_unit(self, transport: MigrationTransport) -> str:
         """The socket unit that must listen for this transport, given the kind of daemons here."""
-        modular = self.mode in {"modular", "both"} or (self.mode == "none" and self.offers_modular)
+        modular = self.modular
         if transport == "ssh":
             return "virtqemud.socket" if modular else "libvirtd.socket"
         return f"{'virtproxyd' if modular else 'libvirtd'}-{transport}.socket"

@@ -29,8 +29,23 @@ show() {
         case $1 in *key) echo present ;; *)
             if said=$($sudo openssl x509 -noout -subject -issuer -enddate -in "$2" 2>&1); then
                 printf '%s\\n' "$said"
-                $sudo openssl x509 -noout -text -in "$2" 2>/dev/null |
-                    sed -n '/X509v3 Subject Alternative Name/{n;s/^[[:space:]]*/names=/p;}'
+                $sudo openssl x509 -noout -text -in "$2" 2>/dev/null | awk '
+                    { key = "" }
+                    /X509v3 Subject Alternative Name/ { key = "names" }
+                    /X509v3 Key Usage/ { key = "usage" }
+                    /X509v3 Extended Key Usage/ { key = "purposes" }
+                    /X509v3 Subject Key Identifier/ { key = "own_id" }
+                    /X509v3 Authority Key Identifier/ { key = "authority_id" }
+                    key != "" {
+                        critical = /critical/ ? "critical, " : ""
+                        got = getline
+                        if (got == 1) { sub(/^ +/, ""); print key "=" critical $0 }
+                    }'
+                echo "certificates=$($sudo grep -c "BEGIN CERTIFICATE" "$2")"
+                case $1 in server|client)
+                    said=$($sudo openssl verify -CAfile "$ca" "$2" 2>&1 | tail -n 1)
+                    $sudo test ! -e "$ca" || echo "vouched=$said" ;;
+                esac
                 for days in 0 7 30; do
                     $sudo openssl x509 -noout -checkend $((days * 86400)) -in "$2" >/dev/null && echo "valid $days"
                 done
@@ -46,10 +61,12 @@ show() {
 ca=$(setting ca_file virtproxyd.conf libvirtd.conf)
 cert=$(setting cert_file virtproxyd.conf libvirtd.conf)
 key=$(setting key_file virtproxyd.conf libvirtd.conf)
-show ca "${ca:-/etc/pki/CA/cacert.pem}"
+ca=${ca:-/etc/pki/CA/cacert.pem}
+show ca "$ca"
 show server "${cert:-/etc/pki/libvirt/servercert.pem}"
 show client /etc/pki/libvirt/clientcert.pem
 show key "${key:-/etc/pki/libvirt/private/serverkey.pem}"
+show clientkey /etc/pki/libvirt/private/clientkey.pem
 qemu=$(setting migrate_tls_x509_cert_dir qemu.conf)
 [ -n "$qemu" ] || ! $sudo test -e /etc/pki/libvirt-migrate || qemu=/etc/pki/libvirt-migrate
 [ -n "$qemu" ] || qemu=$(setting default_tls_x509_cert_dir qemu.conf)
@@ -62,8 +79,14 @@ echo end
     hand="openssl x509 -noout -text -in /etc/pki/libvirt/servercert.pem",
 )
 
-Role = Literal["ca", "server", "client", "key"]
-_ROLES: dict[str, Role] = {"ca": "ca", "server": "server", "client": "client", "key": "key"}
+Role = Literal["ca", "server", "client", "key", "clientkey"]
+_ROLES: dict[str, Role] = {
+    "ca": "ca",
+    "server": "server",
+    "client": "client",
+    "key": "key",
+    "clientkey": "clientkey",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +104,17 @@ class Certificate:
     valid_days: int = -1
     problem: str = ""
     """Why it could not be read."""
+    usage: tuple[str, ...] = ()
+    """What its key may be used for, as openssl calls it; `critical` first, if that must be heeded. Empty: for all."""
+    purposes: tuple[str, ...] = ()
+    """What for by the extended list, the same."""
+    own_id: str = ""
+    authority_id: str = ""
+    """Identifiers of its key and of the key that signed it; "": it does not tell."""
+    several: bool = False
+    """The file has more than one certificate, of which this is the first."""
+    vouched: bool | None = None
+    """By the authority that this host knows. None: not looked at, or not known."""
 
     @property
     def host_names(self) -> tuple[str, ...]:
@@ -142,6 +176,10 @@ class TlsCertificates(HostFact):
             raise Unavailable(TLS, f"{found.path}: {found.problem}")
         return found if found.present else None
 
+    def of(self, role: Role) -> Certificate | None:
+        """The file in that role, if it is there and could be read."""
+        return next((f for f in self.files if f.role == role and f.present and not f.problem), None)
+
     @classmethod
     def parse(cls, said: Said) -> Self:
         """From `file ROLE PATH` and what follows it."""
@@ -198,4 +236,25 @@ def _certificate(role: str, path: str, lines: list[str]) -> Certificate:
         names=tuple(name.strip() for name in said.get("names", "").split(",") if name.strip()),
         valid_days=max(valid, default=-1),
         problem=visible(problem, 200),
+        usage=_words(said.get("usage", "")),
+        purposes=_words(said.get("purposes", "")),
+        own_id=_key_id(said.get("own_id", "")),
+        authority_id=_key_id(said.get("authority_id", "")),
+        several=said.get("certificates", "1") not in {"0", "1"},
+        vouched=_vouched(said.get("vouched", "")),
     )
+
+
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(visible(word.strip(), 60) for word in text.split(",") if word.strip())
+
+
+def _key_id(text: str) -> str:
+    return text.strip().removeprefix("critical, ").removeprefix("keyid:").upper()
+
+
+def _vouched(text: str) -> bool | None:
+    """As `openssl verify` ends. That a certificate has expired is told by its dates."""
+    if not text or "expired" in text or "not yet valid" in text:
+        return None
+    return text.endswith(": OK")

@@ -25,11 +25,15 @@ mark=$(od -An -N16 -tx1 /dev/urandom | tr -dc 0-9a-f)
 """
 
 
-def for_each(listing: str, command: str) -> str:
-    """A probe's command: let virsh run `command` for each object that `listing` names ($u is its UUID)."""
+def for_each(listing: str, command: str, *, first_column: bool = False) -> str:
+    """A probe's command: let virsh run `command` for each object that `listing` names ($u is its UUID).
+
+    `first_column`: the listing is a table, and the UUID the first word of each line.
+    """
+    cut = "uuids=$(echo \"$uuids\" | awk '{print $1}')\n" if first_column else ""
     return f"""\
 {DRAW_MARK}uuids=$(virsh -r -q -c qemu:///system {listing}) || exit
-echo "$mark"
+{cut}echo "$mark"
 [ -n "$uuids" ] || exit 0
 echo "$uuids" | xargs -n 100 sh -c '
 commands=
@@ -65,7 +69,7 @@ def document(probe: Probe, root: str, uuid: str, answer: bytes | None) -> etree.
     except NotXml as error:
         words = answer.strip().decode("utf-8", "replace")
         raise Unavailable(probe, visible(words, 200) if words.startswith("error:") else str(error)) from error
-    if found.tag != root or not found.findtext("name"):
+    if found.tag != root or not (found.findtext("name") or found.get("name")):
         raise Unavailable(probe, f"no <{root}> with a name")
     if found.findtext("uuid") != uuid:
         raise Unavailable(probe, "the XML is that of another object")

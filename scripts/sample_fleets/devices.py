@@ -50,6 +50,7 @@ def swtpm(_host: Host) -> Answer:
 def roms(_host: Host) -> Answer:
     """What ipxe-roms-qemu and seavgabios-bin install."""
     sizes = {
+        "bios-256k.bin": 262144,
         "efi-e1000e.rom": 258560,
         "efi-rtl8139.rom": 259072,
         "efi-virtio.rom": 258048,

@@ -74,6 +74,33 @@ def jobs(host: Host) -> Answer:
     )
 
 
+def memory_statistics(host: Host) -> Answer:
+    """`dommemstat`: guests have touched most of their memory."""
+    guests = _sorted(host, active=True)
+
+    def words(guest: Guest) -> str:
+        whole = guest.memory_gib * GIB
+        used = 210_000 if guest.hugepage_kib else whole * 9 // 10 + 210_000
+        return f"actual {whole}\nlast_update 1755164400\nrss {used}\n"
+
+    return _each(host, "guest.memory_statistics", guests, {guest.uuid: words(guest) for guest in guests})
+
+
+def known_arguments(records: Records) -> Answer:
+    """`-help` and `-device help`, the lines that are kept."""
+    options = (
+        "-h or -help     display this help and exit",
+        "-device driver[,prop[=value][,...]]",
+        "-set group.id.arg=value",
+    )
+    devices = ('name "pcie-root-port", bus PCI', 'name "virtio-rng-pci", bus PCI, alias "virtio-rng"')
+    answers = (
+        "".join(f"{number}:{line}\n" for line in (*options, *devices)) + f"{number}=0\n"
+        for number in range(1, len(records) + 1)
+    )
+    return Answer("".join(answers))
+
+
 def block_jobs(host: Host, records: Records) -> Answer:
     """`blockjob --info` of every disk."""
     stamp = mark(host, "guest.block_jobs")

@@ -1,5 +1,7 @@
 """What a host says of its network: names, addresses, links, libvirt's networks, the firewall, Mellanox cards."""
 
+import base64
+import hashlib
 import ipaddress
 import json
 import re
@@ -79,6 +81,42 @@ def tried_ssh(_host: Host, fleet: Fleet, records: Records) -> Answer:
     names = {peer.name: peer.fqdn for peer in fleet.hosts}
     said = "virt-preflight|root|{}|qemu:///system|"
     return Answer("".join(f"{number} 0 root {name} {said.format(names[peer])}\n" for number, peer, name, _ in records))
+
+
+def _fingerprint(what: str) -> str:
+    return "SHA256:" + base64.b64encode(hashlib.sha256(what.encode()).digest()).decode().rstrip("=")
+
+
+def ssh_client(host: Host, fleet: Fleet, records: Records) -> Answer:
+    """root's ssh knows all hosts and has a key of its own."""
+    known = {peer.name: peer for peer in fleet.hosts}
+    lines = []
+    for (name,) in records:
+        settings = {"user": "root", "hostname": name, "port": "22", "stricthostkeychecking": "ask", "batchmode": "no"}
+        lines += ["= 0", "me root", *(f"set {key} {value}" for key, value in settings.items())]
+        lines += [f"known # Host {name} found: line 1 ", f"known {name} ED25519 {_fingerprint(f'host {name}')}"]
+        lines += [f"key 256 {_fingerprint(f'root {host.name}')} root@{host.name} (ED25519)"]
+        peer = known.get(name)
+        lines += ["resolved 0", f"address {peer.address} {host.bridges[0]} {host.address}"] if peer else ["resolved 2"]
+    return Answer("\n".join(lines) + "\n")
+
+
+def ssh_server(host: Host, fleet: Fleet, records: Records) -> Answer:
+    """root may come in by key, with that of each host."""
+    settings = (
+        ("permitrootlogin", "without-password"),
+        ("pubkeyauthentication", "yes"),
+        ("authorizedkeysfile", ".ssh/authorized_keys"),
+        ("passwordauthentication", "yes"),
+    )
+    lines = []
+    for _, address in records:
+        lines += [f"= 0 {address}", *(f"set {key} {value}" for key, value in settings)]
+        lines.append("hostkey /etc/ssh/ssh_host_ed25519_key")
+    key = _fingerprint(f"host {host.name}")
+    lines += ["# keys", "home /root", f"host /etc/ssh/ssh_host_ed25519_key 256 {key} no comment (ED25519)"]
+    lines += [f"accepts {_fingerprint(f'root {peer.name}')} " for peer in fleet.hosts]
+    return Answer("\n".join([*lines, "# end"]) + "\n")
 
 
 # Links ---------------------------------------------------------------------------------------------------------
@@ -205,6 +243,22 @@ def networks(host: Host) -> Answer:
             f"  <forward mode='bridge'/>\n  <bridge name='{network_bridge(name)}'/>\n</network>\n\n"
         )
     return Answer(f"{stamp}\n{''.join(parts)}{stamp} end\n" if parts else f"{stamp}\n")
+
+
+_FILTERS = ("allow-arp", "allow-dhcp", "allow-ipv4", "no-arp-spoofing", "no-mac-spoofing")
+
+
+def filters(host: Host, names: tuple[str, ...] = _FILTERS) -> Answer:
+    """Network filters: some of those that come with libvirt, which no guest uses."""
+    stamp = mark(host, "network.filters")
+    parts = []
+    for name in names:
+        uuid = stable_uuid("filter", host.name, name)
+        parts.append(
+            f"{stamp} {uuid}\n<filter name='{name}' chain='root'>\n  <uuid>{uuid}</uuid>\n"
+            "  <rule action='accept' direction='inout' priority='500'/>\n</filter>\n\n"
+        )
+    return Answer(f"{stamp}\n{''.join(parts)}{stamp} end\n")
 
 
 def network_bridge(name: str) -> str:

@@ -47,6 +47,7 @@ def test_devices_that_qemu_does_not_save():
     assert not asked(checks.unsaved_devices, GuestUnsaved(()), Qemu(None))
     with pytest.raises(Unavailable):
         asked(checks.unsaved_devices, GuestUnsaved((("nvme", "words"),)), Qemu(None))
+    assert judge("ivshmem", 7, 2, 0) == ["Migration is disabled when using feature 'peer mode' in device 'ivshmem'"]
     assert checks.unsaved_devices.blocks is Blocks.MIGRATION
 
 

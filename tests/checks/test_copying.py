@@ -188,7 +188,7 @@ def test_what_libvirt_makes_takes_its_full_size_at_once():
 
 
 def lifted(*findings):
-    return [(finding.lifted_by, finding.about) for finding in findings]
+    return [("".join(finding.lifted_by), finding.about) for finding in findings]
 
 
 def test_copying_lifts_that_an_image_is_local():
@@ -260,4 +260,4 @@ def test_volumes_that_are_devices_are_not_copied():
 def test_read_only_on_the_target_is_not_lifted():
     mounts = Mounts((replace(SHARED.mounts[0], read_only=True),))
     findings = shared(paths(a=FILE), paths(a=FILE), theirs=mounts, declared=NOT_DECLARED, addresses=NOWHERE)
-    assert [finding.lifted_by for finding in findings] == [""]
+    assert [finding.lifted_by for finding in findings] == [()]

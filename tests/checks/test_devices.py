@@ -4,7 +4,8 @@ from dataclasses import fields, replace
 
 import pytest
 
-from audit.check import Blocks, Unavailable
+from audit.check import Blocks, NotApplicable, Unavailable
+from audit.facts.arguments import GuestArguments, Known, KnownArguments
 from audit.facts.firewall import Listening, Socket
 from audit.facts.guest import GuestIdentity, GuestMemory
 from audit.facts.guest_devices import Disk, GuestDevices, GuestDisks, GuestNics, Nic
@@ -251,3 +252,26 @@ def test_a_fixed_port_of_the_display_must_be_free(address, socket, fails):
     devices = replace(PLAIN, graphics_ports=(("vnc", address, 5905),))
     assert bool(found(checks.graphics_port, devices, Listening(frozenset({socket})), F8)) is fails
     assert not found(checks.graphics_port, PLAIN, Listening(frozenset({socket})), F8)
+
+
+def test_arguments_known():
+    emulator = "/usr/bin/qemu-system-x86_64"
+    own = GuestArguments(emulator, ("device", "no-hpet"), ("edu",))
+
+    def run(here, there, arguments=own):
+        both = (KnownArguments((Known(emulator, *map(frozenset, side)),)) for side in (here, there))
+        return found(checks.arguments_known, arguments, *both)
+
+    older = ({"device", "no-hpet"}, {"edu"})
+    assert not run(older, older)
+    assert not run(({"device"}, set()), ({"device"}, set())), "what starts there starts here: help tells not all"
+    [finding] = run(older, ({"device"}, {"edu"}))
+    assert finding.actual == "it does not know -no-hpet"
+    [finding] = run(older, ({"device", "no-hpet"}, {"rng"}))
+    assert finding.actual == "it does not know -device edu"
+    with pytest.raises(Unavailable, match="neither host's QEMU lists -no-hpet"):
+        run(({"device"}, {"edu"}), ({"device", "new"}, {"edu"}))
+    with pytest.raises(Unavailable, match="was not asked"):
+        found(checks.arguments_known, own, KnownArguments(()), KnownArguments(()))
+    with pytest.raises(NotApplicable):
+        run(older, older, GuestArguments(emulator, (), ()))

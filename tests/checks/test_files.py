@@ -5,8 +5,13 @@ from dataclasses import replace
 import pytest
 
 from audit.check import Unavailable
+from audit.facts.firewall import Listening, Socket
 from audit.facts.guest import GuestIdentity, GuestMachine
 from audit.facts.guest_devices import GuestDevices, GuestFiles, HostFile
+from audit.facts.names import OwnAddresses
+from audit.facts.network import Address
+from audit.facts.paths import Component
+from audit.facts.taken import GuestNumbers
 from checks import files as checks
 from tests.disks import FILE, GONE, found, paths
 
@@ -20,6 +25,9 @@ def test_emulator():
     [finding] = found(checks.emulator, MACHINE, WEB, paths(**{"/usr/libexec/qemu-kvm": GONE}))
     assert finding.because == "Cannot check QEMU binary /usr/libexec/qemu-kvm: No such file or directory"
     assert checks.emulator.offline
+    for mode, actual in ((0o100755, []), (0o100644, ["mode 0644"])):
+        there = paths(**{"/usr/libexec/qemu-kvm": replace(FILE, kind="file", components=(Component(mode, 0, 0),))})
+        assert [f.actual for f in found(checks.emulator, MACHINE, WEB, there)] == actual
     with pytest.raises(Unavailable):
         found(checks.emulator, MACHINE, WEB, paths())
 
@@ -46,3 +54,32 @@ def test_serial_paths():
     assert found(checks.serial, serial(("dev", "/dev/ttyS1")), there)
     with pytest.raises(Unavailable):
         found(checks.serial, serial(("file", "/y")), there)
+
+
+@pytest.mark.parametrize(
+    ("host", "socket", "missing"),
+    [
+        ("127.0.0.1", Socket("127.0.0.1", 4555), False),
+        ("127.0.0.1", Socket("*", 4555), False),
+        ("127.0.0.1", Socket("10.77.0.12", 4555), True),
+        ("127.0.0.1", Socket("*", 22), True),
+        ("localhost", Socket("::1", 4555), False),
+        ("localhost", Socket("*", 22), True),
+        ("10.77.0.12", Socket("*", 22), True),
+    ],
+)
+def test_servers_of_serial_lines_on_the_host_itself(host, socket, missing):
+    line = GuestNumbers(None, False, (), (("serial", host, 4555),))
+    own = OwnAddresses((Address("br0", "10.77.0.12", 24),))
+    assert bool(found(checks.serial_server, line, Listening(frozenset({socket})), own)) is missing
+    assert not found(checks.remote_server, line, own)
+
+
+def test_servers_of_serial_lines_elsewhere():
+    own = OwnAddresses((Address("br0", "10.77.0.12", 24),))
+    nothing = Listening(frozenset({Socket("*", 22)}))
+    for host in ("10.77.0.99", "console.example"):
+        line = GuestNumbers(None, False, (), (("serial", host, 4555),))
+        assert not found(checks.serial_server, line, nothing, own)
+        [finding] = found(checks.remote_server, line, own)
+        assert host in finding.expected

@@ -2,12 +2,12 @@
 
 import pytest
 
-from audit.check import Blocks, NotApplicable, Policy, Severity, Unavailable
-from audit.facts.firewall import Firewall
+from audit.check import ANOTHER_ADDRESS, STARTED_HERE, TUNNELLED, Blocks, NotApplicable, Policy, Unavailable
+from audit.facts.firewall import Firewall, Listening, Socket
 from audit.facts.iptables import from_iptables
 from audit.facts.names import OwnAddresses, OwnNames, PeerAddresses, Route
 from audit.facts.network import Address
-from audit.facts.qemu_conf import QemuConf
+from audit.facts.qemu_conf import ConfInForce, QemuConf
 from audit.facts.reach import Peer, Reach, Try
 from audit.facts.services import Daemons, Sshd
 from checks import firewall
@@ -21,6 +21,8 @@ SSHD = Sshd(frozenset({22}))
 PEER = Peer("kvm02", False)
 PROBED = Peer("kvm02", True)
 UNTRIED = Reach(())
+FRESH = ConfInForce(False)
+IDLE = Listening(frozenset({Socket("*", 22)}))
 NO_NAME = PeerAddresses((("kvm02", ()),))
 
 
@@ -42,18 +44,21 @@ SUBNET = rules(
 )
 
 
-def data(wall, own=TARGET, conf=None, peer=PEER):
-    return list(firewall.migration_ports_open.function(wall, own, conf or QemuConf(), peer))
+def data(wall, own=TARGET, conf=None, peer=PEER, listening=IDLE, policy=None):
+    run = firewall.migration_ports_open.function
+    return list(run(wall, own, conf or QemuConf(), FRESH, listening, peer, policy or Policy()))
 
 
-def data_pair(wall, source=SOURCE, peers=None, conf=None, own=TARGET, reach=UNTRIED, peer=PEER):
+def data_pair(wall, source=SOURCE, peers=None, conf=None, own=TARGET, reach=UNTRIED, peer=PEER, policy=None):
     run = firewall.migration_ports_open_to_source.function
-    return list(run(wall, own, conf or QemuConf(), NAMES, source, peers or way(), reach, peer))
+    return list(
+        run(wall, own, conf or QemuConf(), FRESH, NAMES, source, peers or way(), reach, IDLE, peer, policy or Policy())
+    )
 
 
-def by_name(wall, peers, conf=None, reach=UNTRIED, own=TWO, source=BOTH):
+def by_name(wall, peers, conf=None, reach=UNTRIED, own=TWO, source=BOTH, policy=None):
     run = firewall.migration_ports_open_by_name.function
-    return list(run(wall, own, conf or QemuConf(), NAMES, source, peers, reach, PEER))
+    return list(run(wall, own, conf or QemuConf(), FRESH, NAMES, source, peers, reach, IDLE, PEER, policy or Policy()))
 
 
 def control(wall, policy=None, sshd=SSHD, peer=PEER):
@@ -130,8 +135,9 @@ def test_a_closed_name_with_another_way_open_needs_an_option_only():
     [finding] = by_name(STORAGE_ONLY, peers)
     assert finding.remedy == "virsh migrate --migrateuri tcp://198.51.100.12 …"
     assert "policy drop" in finding.actual
-    assert firewall.migration_ports_open_by_name.blocks is Blocks.NOTHING
-    assert firewall.migration_ports_open_by_name.severity is Severity.HIGH
+    assert firewall.migration_ports_open_by_name.blocks is Blocks.MIGRATION
+    assert finding.lifted_by == (TUNNELLED, ANOTHER_ADDRESS)
+    assert finding.about == "--migrateuri tcp://198.51.100.12"
     # QEMU on the target listens on one address only, and the way to that one is closed
     bound = QemuConf(migration_address="192.0.2.12")
     assert len(data_pair(STORAGE_ONLY, BOTH, peers, bound, TWO)) == 1
@@ -168,7 +174,8 @@ def test_libvirt_is_reached_by_another_address():
     assert list(firewall.control_port_open_to_source.function(STORAGE_ONLY, *arguments)) == []
     [finding] = firewall.control_port_open_by_name.function(STORAGE_ONLY, *arguments)
     assert finding.remedy == "virsh migrate … qemu+ssh://198.51.100.12/system"
-    assert firewall.control_port_open_by_name.blocks is Blocks.NOTHING
+    assert firewall.control_port_open_by_name.blocks is Blocks.MIGRATION
+    assert finding.lifted_by == (STARTED_HERE, ANOTHER_ADDRESS)
     everywhere = rules("-p tcp -s 192.0.2.0/24 -j ACCEPT")
     assert list(firewall.control_port_open_by_name.function(everywhere, *arguments)) == []
     for nothing, wall in ((OPEN, arguments), (STORAGE_ONLY, (*arguments[:5], NO_NAME, *arguments[6:]))):
@@ -309,3 +316,56 @@ def test_rules_that_only_nft_could_show_leave_open_ports_unknown():
     assert data(hidden) == data(closed)
     with pytest.raises(Unavailable, match=why):
         control(hidden)
+
+
+def test_the_first_port_that_is_free_is_the_one_that_counts():
+    taken = Listening(frozenset({Socket("*", 49152)}))
+    second = rules("-p tcp --dport 49153 -j DROP", policy="ACCEPT")
+    assert data(second) == []
+    assert data(second, listening=taken)[0].expected == "TCP port 49153 is open"
+    assert data(rules("-p tcp --dport 49152 -j DROP", policy="ACCEPT"), listening=taken) == []
+
+
+def test_a_port_is_free():
+    conf = QemuConf(migration_port_min=49152, migration_port_max=49153)
+    taken = Listening(frozenset({Socket("*", 49152), Socket("127.0.0.1", 49153)}))
+    run = firewall.migration_port_free.function
+    assert list(run(conf, FRESH, IDLE, Policy())) == []
+    assert len(list(run(conf, FRESH, taken, Policy()))) == 1
+    with pytest.raises(NotApplicable):
+        list(run(conf, FRESH, taken, Policy(tunnelled=True)))
+
+
+def test_a_range_that_may_not_hold_yet_is_not_known():
+    run, stale = firewall.migration_port_free.function, ConfInForce(True)
+    with pytest.raises(Unavailable, match="was changed after"):
+        list(run(QemuConf(migration_port_min=50000), stale, IDLE, Policy()))
+    assert list(run(QemuConf(vnc_listen="::"), stale, IDLE, Policy())) == []
+
+
+def test_the_network_that_the_policy_names():
+    closed_by_name = rules("-d 198.51.100.12 -p tcp -j ACCEPT")
+    assert len(by_name(closed_by_name, way())) == 1
+    policy = Policy(migration_network="198.51.100.0/24")
+    assert by_name(closed_by_name, way(), policy=policy) == []
+    assert data_pair(closed_by_name, BOTH, way(), own=TWO, policy=policy) == []
+    other = Policy(migration_network="192.0.2.0/24")
+    assert len(data_pair(closed_by_name, BOTH, way(), own=TWO, policy=other)) == 1
+    with pytest.raises(NotApplicable, match="no address"):
+        data_pair(closed_by_name, BOTH, way(), own=TWO, policy=Policy(migration_network="10.0.0.0/8"))
+
+
+def test_what_the_policy_makes_needless():
+    for run in (data, data_pair):
+        with pytest.raises(NotApplicable, match="own connection"):
+            run(rules(), policy=Policy(tunnelled=True))
+    arguments = (TWO, DAEMONS, SSHD, NAMES, BOTH, way(), UNTRIED, PEER, Policy(started_on="here"))
+    with pytest.raises(NotApplicable, match="started here"):
+        list(firewall.control_port_open_to_source.function(STORAGE_ONLY, *arguments))
+
+
+def test_a_closed_name_is_closed_though_other_ways_are_not_known():
+    doubtful = rules("-d 198.51.100.12 -m owner --uid-owner 0 -j ACCEPT")
+    [finding] = by_name(doubtful, way())
+    assert (finding.lifted_by, finding.about) == ((TUNNELLED,), "")
+    assert "not known" in finding.because

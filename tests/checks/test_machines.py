@@ -5,12 +5,15 @@ import pytest
 from audit.check import NotApplicable
 from audit.facts.base import Unavailable
 from audit.facts.cpu import CAPABILITIES
-from audit.facts.guest import GuestMachine
+from audit.facts.guest import GuestMachine, GuestState
 from audit.facts.machines import Machine, MachineList, MachineTypes
+from audit.facts.versions import Libvirt, Version
 from checks import machines as checks
 from tests.asked import found
 
 GUEST = GuestMachine("kvm", "x86_64", "pc-q35-9.0", None, None, None, None)
+RUNNING, OFF = GuestState("running", True, True), GuestState("shut off", False, True)
+LIBVIRT = Libvirt(Version(9, 0, 0), Version(9, 0, 0))
 
 
 def host(*versions, virttype="kvm", arch="x86_64"):
@@ -21,12 +24,25 @@ def host(*versions, virttype="kvm", arch="x86_64"):
 
 
 def test_machine_offered():
-    assert not found(checks.machine_offered, GUEST, host("8.0", "9.0", "10.0"))
-    [finding] = found(checks.machine_offered, GUEST, host("7.2", "8.0"))
+    assert not found(checks.machine_offered, GUEST, RUNNING, host("8.0", "9.0", "10.0"), LIBVIRT)
+    [finding] = found(checks.machine_offered, GUEST, RUNNING, host("7.2", "8.0"), LIBVIRT)
     assert (finding.expected, finding.actual) == ("pc-q35-9.0", "not offered; a new guest there gets pc-q35-8.0")
-    assert not found(checks.machine_offered, replace(GUEST, machine="q35"), host("8.0")), "a shut-off guest's alias"
+    assert not found(checks.machine_offered, replace(GUEST, machine="q35"), RUNNING, host("8.0"), LIBVIRT), (
+        "a shut-off guest's alias"
+    )
     with pytest.raises(NotApplicable):
-        found(checks.machine_offered, replace(GUEST, virttype="qemu"), host("9.0"))
+        found(checks.machine_offered, replace(GUEST, virttype="qemu"), RUNNING, host("9.0"), LIBVIRT)
+
+
+def test_a_definition_alone():
+    older, newer = (Libvirt(version, version) for version in (Version(9, 0, 0), Version(11, 3, 0)))
+    for check, takes, refuses in ((checks.machine_offered, older, newer), (checks.machine_starts, newer, older)):
+        with pytest.raises(NotApplicable):
+            found(check, GUEST, OFF, host("8.0"), takes)
+        assert len(found(check, GUEST, OFF, host("8.0"), refuses)) == 1
+        assert not found(check, GUEST, OFF, host("9.0"), refuses)
+    with pytest.raises(NotApplicable):
+        found(checks.machine_starts, GUEST, RUNNING, host("8.0"), older)
 
 
 @pytest.mark.corpus
@@ -41,9 +57,9 @@ def test_machine_types_of_real_hosts(said, samples):
         for one in target.lists:
             guest = replace(GUEST, virttype=one.virttype, arch=one.arch)
             for machine in one.machines:
-                assert not found(checks.machine_offered, replace(guest, machine=machine.name), target)
+                assert not found(checks.machine_offered, replace(guest, machine=machine.name), RUNNING, target, LIBVIRT)
             for name in ("pc-q35-rhel99.0.0", "pc-q35-jammy-x", "pc-i440fx-1.0.99"):
-                assert found(checks.machine_offered, replace(guest, machine=name), target)
+                assert found(checks.machine_offered, replace(guest, machine=name), RUNNING, target, LIBVIRT)
             tried += 1
     assert tried
 

@@ -6,11 +6,13 @@ import pytest
 
 from audit.check import Blocks, NotApplicable, Policy, Severity, Unavailable
 from audit.facts.guest import GuestMemory, GuestPinning, GuestState
-from audit.facts.memory import Cell, Cgroup, HugePages, Memory, NumaTopology, Pool
+from audit.facts.memory import Cell, Cgroup, HugePages, Memory, NumaTopology, Overcommit, Pool
+from audit.facts.resident import GuestResident
 from checks import memory
 
 GIB = 1024**2
-GUEST = GuestMemory(8 * GIB, 8 * GIB, (), frozenset(), False, False, False, False, False, None)
+GUEST = GuestMemory(8 * GIB, 8 * GIB, (), frozenset(), False, False, False, False, False, None, block_kib=8 * GIB)
+USED = GuestResident(9 * GIB)
 HUGE_GUEST = replace(GUEST, hugepage_kib=(2048,))
 RUNNING = GuestState("running", True, True)
 
@@ -25,19 +27,52 @@ TWO = NumaTopology((cell(0, range(8)), cell(1, range(8, 16))))
 def test_fits():
     run = memory.fits.function
     policy = Policy(memory_reserve_kib=GIB, guest_overhead_kib=GIB)
-    assert list(run(GUEST, Memory(64 * GIB, 10 * GIB, 0, 0), policy)) == []
-    [finding] = run(GUEST, Memory(64 * GIB, 9 * GIB - 1, 0, 0), policy)
-    assert "room for 9.0 GiB" in finding.expected
+    assert list(run(GUEST, GuestResident(None, "lost"), Memory(64 * GIB, 10 * GIB, 0, 0), policy)) == []
+    small = Memory(64 * GIB, 9 * GIB - 1, 0, 0)
+    with pytest.raises(Unavailable, match="lost"):
+        list(run(GUEST, GuestResident(None, "lost"), small, policy))
+    [finding] = run(GUEST, GuestResident(9 * GIB), small, policy)
+    assert finding.expected == "room for 9.0 GiB (in use, of 8.0 GiB)"
     with pytest.raises(NotApplicable):
-        list(run(HUGE_GUEST, Memory(GIB, GIB, 0, 0), policy))
+        list(run(HUGE_GUEST, USED, Memory(GIB, GIB, 0, 0), policy))
+
+
+def test_what_was_never_touched_needs_no_room_yet():
+    policy = Policy(memory_reserve_kib=GIB, guest_overhead_kib=GIB)
+    small = Memory(64 * GIB, 5 * GIB, 0, 0)
+    assert list(memory.fits.function(GUEST, GuestResident(5 * GIB), small, policy)) == []
+    [finding] = memory.room_to_use.function(GUEST, small, policy)
+    assert "room for 9.0 GiB" in finding.expected
+    assert memory.room_to_use.blocks is Blocks.NOTHING
+    assert memory.room_to_use.severity is Severity.HIGH
+    assert list(memory.room_to_use.function(GUEST, Memory(64 * GIB, 9 * GIB, 0, 0), policy)) == []
+    for eager in (replace(GUEST, locked=True), replace(GUEST, immediate=True)):
+        [finding] = memory.fits.function(eager, GuestResident(GIB), small, policy)
+        assert "8.0 GiB guest" in finding.expected
 
 
 def test_swap_space_counts_but_no_more_than_there_is_memory():
-    run = memory.fits.function
     policy = Policy(memory_reserve_kib=GIB, guest_overhead_kib=GIB)
-    assert list(run(GUEST, Memory(64 * GIB, 5 * GIB, 8 * GIB, 4 * GIB), policy)) == []
-    assert len(list(run(GUEST, Memory(64 * GIB, 5 * GIB, 8 * GIB, 4 * GIB - 1), policy))) == 1
-    assert len(list(run(GUEST, Memory(9 * GIB - 1, 5 * GIB, 64 * GIB, 64 * GIB), policy))) == 1
+
+    def run(host):
+        return list(memory.fits.function(GUEST, USED, host, policy))
+
+    assert run(Memory(64 * GIB, 5 * GIB, 8 * GIB, 4 * GIB)) == []
+    assert len(run(Memory(64 * GIB, 5 * GIB, 8 * GIB, 4 * GIB - 1))) == 1
+    assert len(run(Memory(9 * GIB - 1, 5 * GIB, 64 * GIB, 64 * GIB))) == 1
+
+
+def test_the_kernel_gives_no_more_than_there_is():
+    run = memory.reservable.function
+    assert list(run(GUEST, Overcommit(0, 8 * GIB))) == []
+    assert list(run(GUEST, Overcommit(1, None))) == []
+    [finding] = run(GUEST, Overcommit(0, 8 * GIB - 1))
+    assert finding.actual == "8.0 GiB with vm.overcommit_memory = 0"
+    in_two = replace(GUEST, block_kib=4 * GIB)
+    assert list(run(in_two, Overcommit(0, 4 * GIB))) == []
+    assert len(list(run(in_two, Overcommit(2, 4 * GIB)))) == 1
+    with pytest.raises(NotApplicable):
+        list(run(HUGE_GUEST, Overcommit(0, 1)))
 
 
 def test_inside_the_reserve_is_no_refusal():
@@ -46,7 +81,7 @@ def test_inside_the_reserve_is_no_refusal():
     run = memory.reserve_kept.function
     assert memory.reserve_kept.blocks is Blocks.NOTHING
     assert memory.reserve_kept.severity is Severity.MEDIUM
-    assert list(memory.fits.function(GUEST, tight, policy)) == []
+    assert list(memory.fits.function(GUEST, USED, tight, policy)) == []
     [finding] = run(GUEST, tight, policy)
     assert "1.0 GiB reserve" in finding.expected
     assert finding.because == "It fits, inside the reserve."

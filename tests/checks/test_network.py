@@ -37,8 +37,20 @@ def test_bridges():
     [finding] = found(checks.sources_present, BRIDGED, links(link()), NONE)
     assert finding.because == "Cannot get interface MTU on 'br-prod': No such device"
     assert not found(checks.sources_present, BRIDGED, links(link("br-prod")), NONE)
-    assert found(checks.sources_present, BRIDGED, links(link("br-prod", up=False)), NONE)
-    assert not found(checks.sources_present, BRIDGED, links(link("br-prod", "openvswitch", up=False)), NONE)
+    assert not found(checks.sources_present, BRIDGED, links(link("br-prod", up=False)), NONE)
+
+
+def test_a_bridge_that_is_down_cuts_off_and_stops_nothing():
+    [finding] = found(checks.sources_up, BRIDGED, links(link("br-prod", up=False)), NONE)
+    assert finding.remedy == "On the target: ip link set br-prod up"
+    assert checks.sources_up.blocks is Blocks.NOTHING
+    assert not found(checks.sources_up, BRIDGED, links(link("br-prod")), NONE)
+    assert not found(checks.sources_up, BRIDGED, links(), NONE), "sources_present tells that"
+    assert not found(checks.sources_up, BRIDGED, links(link("br-prod", "openvswitch", up=False)), NONE)
+    direct = GuestNics((nic(type="direct", source="eno1"),))
+    assert found(checks.sources_up, direct, links(link("eno1", None, up=False)), NONE)
+    with pytest.raises(Unavailable):
+        found(checks.sources_up, NETWORKED, links(link()), LibvirtNetworks((), "no network driver"))
 
 
 def test_libvirt_networks():
@@ -62,8 +74,8 @@ def test_networks_without_a_bridge_need_one_of_their_devices():
 def test_the_local_port_of_an_open_vswitch_may_be_down():
     switched = GuestNics((nic(type="network", source="br0", network="prod", virtualport="openvswitch"),))
     userspace = links(link(kind="tun", up=False))
-    assert not found(checks.sources_present, switched, userspace, network())
-    assert found(checks.sources_present, NETWORKED, userspace, network())
+    assert not found(checks.sources_up, switched, userspace, network())
+    assert found(checks.sources_up, NETWORKED, userspace, network())
 
 
 def test_port_groups():
@@ -224,6 +236,8 @@ def test_networks_of_the_hosts_own():
     assert judged(own(None))
     assert judged(own("nat"), their_networks=NONE)
     assert not judged(own("bridge"))
+    [finding] = judged(own("bridge"), their_networks=own(None))
+    assert finding.actual == "isolated, the target's own"
     assert not found(checks.not_on_own_network, BRIDGED, NONE, Subnets(()), NONE, Subnets(()))
     with pytest.raises(Unavailable):
         judged(LibvirtNetworks((), "no network driver"))

@@ -5,12 +5,16 @@ from dataclasses import fields, replace
 import pytest
 
 from audit.check import Blocks, NotApplicable, Unavailable
+from audit.facts.base import Guest, GuestSource
 from audit.facts.blockers import GuestSpice
 from audit.facts.guest import GuestCpu, GuestMachine
 from audit.facts.guest_devices import GuestDevices
 from audit.facts.host_models import DomainCapabilities, HostModels, Refusal, Request
+from audit.facts.novelties import GuestNovelties
 from audit.facts.versions import Kernel, Libvirt, OsRelease, Packages, Qemu, Version
+from audit.text import parse_xml
 from checks import offered
+from tests.asked import found
 
 QEMU = "/usr/libexec/qemu-kvm"
 BARE = DomainCapabilities("kvm", "x86_64", "pc-q35-rhel9.4.0", QEMU, None, frozenset(), None, frozenset(), frozenset())
@@ -147,3 +151,64 @@ def test_enlightenments_that_an_old_libvirt_does_not_list():
     ):
         with pytest.raises(Unavailable, match="does not list"):
             hyperv("vpindex", BARE, there, system)
+
+
+@pytest.mark.parametrize(
+    ("name", "libvirt", "qemu", "lacking"),
+    [
+        ("panic of model pvpanic", (9, 0, 0), (7, 2, 0), "libvirt"),
+        ("panic of model pvpanic", (9, 1, 0), (7, 2, 0), ""),
+        ("NIC of model igb", (9, 0, 0), (7, 2, 0), "QEMU"),
+        ("NIC of model igb", (9, 0, 0), (8, 0, 0), ""),
+        ("feature ps2", (10, 6, 0), (9, 0, 0), "libvirt"),
+        ("feature ps2", (11, 3, 0), (10, 0, 0), ""),
+    ],
+)
+def test_what_came_with_newer_releases(name, libvirt, qemu, lacking):
+    guest, there = GuestNovelties((name,)), Libvirt(*[Version(*libvirt)] * 2)
+    told = [
+        *found(offered.known_to_libvirt, guest, there),
+        *found(offered.known_to_qemu, guest, Qemu(Version(*qemu))),
+    ]
+    assert [finding.actual.split()[0] for finding in told] == ([lacking] if lacking else [])
+
+
+def test_a_qemu_of_unknown_age():
+    assert not found(offered.known_to_qemu, GuestNovelties(("feature ps2",)), Qemu(None))
+    with pytest.raises(Unavailable):
+        found(offered.known_to_qemu, GuestNovelties(("NIC of model igb",)), Qemu(None))
+
+
+def test_novelties_of_a_guest(said):
+    xml = b"""<domain><features><ps2 state='off'/></features><devices>
+    <panic model='isa'/><panic model='pvpanic'/></devices></domain>"""
+    source = GuestSource(Guest("a", "u", "g"), True, parse_xml(xml), None, said({}))
+    assert GuestNovelties.parse(source).names == ("panic of model pvpanic", "feature ps2")
+    assert not GuestNovelties.parse(source._replace(xml=parse_xml(b"<domain/>"))).names
+
+
+def test_other_devices():
+    listed = replace(EL9, kinds=(("redirdev", frozenset()), ("filesystem", frozenset({"virtiofs"}))))
+
+    def judged(*kinds):
+        return [f.expected for f in found(offered.kinds_offered, GuestNovelties((), kinds), MACHINE, host(listed))]
+
+    assert judged(("redirdev", "usb")) == ["a QEMU with redirdev of kind usb"]
+    assert judged(("filesystem", "path"), ("filesystem", "virtiofs")) == ["a QEMU with filesystem of kind path"]
+    assert not judged(("rng", "random")), "not listed there"
+    with pytest.raises(NotApplicable):
+        judged()
+
+
+def test_other_devices_of_a_guest(said):
+    xml = b"""<domain><devices><redirdev bus='usb' type='tcp'/><rng><backend model='egd' type='unix'/></rng>
+    <filesystem/><filesystem><driver type='virtiofs'/></filesystem><channel type='unix'/><channel type='dbus'/>
+    </devices></domain>"""
+    source = GuestSource(Guest("a", "u", "g"), True, parse_xml(xml), None, said({}))
+    assert GuestNovelties.parse(source).kinds == (
+        ("channel", "dbus"),
+        ("filesystem", "path"),
+        ("filesystem", "virtiofs"),
+        ("redirdev", "usb"),
+        ("rng", "egd"),
+    )

@@ -2,7 +2,7 @@
 
 import pytest
 
-from audit.check import Blocks, NotApplicable, Policy, Severity, Unavailable
+from audit.check import STARTED_HERE, Blocks, NotApplicable, Policy, Severity, Unavailable
 from audit.facts.base import NotAsked
 from audit.facts.firewall import Firewall
 from audit.facts.iptables import from_iptables
@@ -11,10 +11,13 @@ from audit.facts.network import Address
 from audit.facts.qemu_conf import QemuConf
 from audit.facts.reach import Path, PathMtu, Peer, Reach, Try
 from audit.facts.services import Daemons, Sshd
+from audit.facts.ssh_setup import SshClient
 from audit.facts.ssh_trust import SshTrust, Trust
 from checks import reach
+from tests.ssh_examples import OTHER, login, server
 
 PEER = Peer("kvm02", True)
+SERVER = server()
 FIRST, SECOND = "192.0.2.12", "198.51.100.12"
 OWN = OwnAddresses((Address("eth0", FIRST, 24), Address("eth1", SECOND, 24)))
 SOURCE = OwnAddresses((Address("eth0", "192.0.2.11", 24), Address("eth1", "198.51.100.11", 24)))
@@ -67,12 +70,13 @@ def answers_by_name(found, peers):
 
 
 def reached(found, wall=OPEN, conf=None):
-    return list(reach.migration_port_reached.function(found, PEER, wall, conf or QemuConf(), OWN, SOURCE))
+    run = reach.migration_port_reached.function
+    return list(run(found, PEER, wall, conf or QemuConf(), OWN, SOURCE, Policy()))
 
 
 def reached_by_name(found, peers, conf=None, wall=OPEN):
     run = reach.migration_port_reached_by_name.function
-    return list(run(found, PEER, wall, conf or QemuConf(), OWN, SOURCE, NAMES, peers))
+    return list(run(found, PEER, wall, conf or QemuConf(), OWN, SOURCE, NAMES, peers, Policy()))
 
 
 class TestControlPort:
@@ -248,9 +252,13 @@ class TestFullPackets:
             full(found)
 
 
-def trust(outcome="trusted", words="", hostname="kvm02.example.com", policy=None):
-    login = Trust("kvm02", "root", outcome, words, "root", hostname)
-    return list(reach.ssh_trusted.function(SshTrust((("kvm02", login),)), PEER, NAMES, policy or Policy()))
+NO_CLIENT = SshClient(())
+SERVER_WITH_PASSWORD = server((OTHER, ""), permitrootlogin="yes")
+
+
+def trust(outcome="trusted", words="", hostname="kvm02.example.com", policy=None, client=NO_CLIENT, server=SERVER):
+    made = SshTrust((("kvm02", Trust("kvm02", "root", outcome, words, "root", hostname)),))
+    return list(reach.ssh_trusted.function(made, PEER, NAMES, OWN, client, server, policy or Policy()))
 
 
 class TestSshTrust:
@@ -266,12 +274,27 @@ class TestSshTrust:
             *((outcome, "") for outcome in ("unresolved", "refused", "silent", "unreachable", "closed")),
         ],
     )
-    def test_not_trusted_is_a_condition(self, outcome, remedy):
+    def test_not_trusted_blocks_what_is_started_on_the_source(self, outcome, remedy):
         [finding] = trust(outcome, "words of ssh")
         assert "words of ssh" in finding.actual
         assert finding.expected == "root on the source may log in to kvm02"
         assert finding.remedy.startswith(remedy)
-        assert reach.ssh_trusted.blocks is Blocks.NOTHING
+        assert reach.ssh_trusted.blocks is Blocks.MIGRATION
+        assert finding.lifted_by == (STARTED_HERE,)
+
+    def test_what_somebody_at_a_terminal_answers_does_not(self):
+        asks = SshClient((("kvm02", login(known=())),))
+        with pytest.raises(NotApplicable, match="asks"):
+            trust("unknown key", client=asks)
+        assert len(trust("changed key", client=asks)) == 1
+        assert (
+            len(trust("unknown key", client=SshClient((("kvm02", login(known=(), stricthostkeychecking="yes")),)))) == 1
+        )
+        assert len(trust("unknown key", client=SshClient(()))) == 1, "what is not known excuses nothing"
+        words = SERVER_WITH_PASSWORD
+        with pytest.raises(NotApplicable, match="asks"):
+            trust("denied", client=asks, server=words)
+        assert len(trust("denied", client=SshClient((("kvm02", login(batchmode="yes")),)), server=words)) == 1
 
     def test_another_host_answers(self):
         for outcome in ("trusted", "no libvirt"):
@@ -288,7 +311,9 @@ class TestSshTrust:
         with pytest.raises(NotApplicable):
             trust(policy=Policy(transport="tls"))
         with pytest.raises(Unavailable, match="not tried") as why:
-            list(reach.ssh_trusted.function(SshTrust(()), PEER, NAMES, Policy()))
+            list(reach.ssh_trusted.function(SshTrust(()), PEER, NAMES, OWN, NO_CLIENT, SERVER, Policy()))
         assert not isinstance(why.value, NotAsked), "it was asked for"
         with pytest.raises(NotAsked):
-            list(reach.ssh_trusted.function(SshTrust(()), Peer("kvm02", False), NAMES, Policy()))
+            list(
+                reach.ssh_trusted.function(SshTrust(()), Peer("kvm02", False), NAMES, OWN, NO_CLIENT, SERVER, Policy())
+            )

@@ -7,12 +7,14 @@ import pytest
 from audit.check import Blocks, NotApplicable, Policy, Unavailable
 from audit.facts.clock import Clock
 from audit.facts.confinement import GuestLabels, SecurityDrivers
+from audit.facts.daemon_conf import DaemonConf
 from audit.facts.firewall import Listening, Socket
 from audit.facts.guest import GuestName, HostGuestNames
 from audit.facts.qemu_conf import QemuConf
 from audit.facts.services import Daemons, Sshd, Unit, Units
 from audit.facts.versions import Packages
 from checks import services
+from tests.asked import found
 
 SSH, TLS, TCP = Policy(), Policy(transport="tls"), Policy(transport="tcp")
 SSHD = Sshd(frozenset({22}))
@@ -193,3 +195,22 @@ def test_clock():
     assert judged(True, 0.02) == []
     assert judged(False, None) == ["not synchronized"]
     assert judged(True, 3.5) == ["3.5 s"]
+
+
+def test_sasl():
+    d = daemons("monolithic", ("libvirtd.socket",))
+    nobody = DaemonConf((), ("gssapi",), frozenset())
+    somebody = DaemonConf((), ("gssapi",), frozenset({"keytab"}))
+    free = DaemonConf((("libvirtd", "auth_tcp", "none"),), ("gssapi",), frozenset())
+    possible, unattended = services.authentication_possible, services.authentication_unattended
+    assert found(possible, nobody, d, TCP)[0].because == "authentication failed"
+    assert found(unattended, nobody, d, TCP) == []
+    assert found(possible, somebody, d, TCP) == []
+    assert len(found(unattended, somebody, d, TCP)) == 1
+    for run in (possible, unattended):
+        assert found(run, free, d, TCP) == []
+        assert found(run, nobody, d, TLS) == []
+        with pytest.raises(NotApplicable):
+            found(run, nobody, d, SSH)
+        with pytest.raises(Unavailable, match="nothing said"):
+            found(run, nobody, Daemons("none", False, "", Units(()), frozenset()), TCP)

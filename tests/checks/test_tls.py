@@ -5,19 +5,24 @@ from dataclasses import replace
 import pytest
 
 from audit.check import Blocks, NotApplicable, Policy, Unavailable
+from audit.facts.daemon_conf import DaemonConf
 from audit.facts.names import OwnAddresses, OwnNames, PeerAddresses, Route
 from audit.facts.network import Address
 from audit.facts.qemu_conf import QemuConf
 from audit.facts.reach import Peer
+from audit.facts.services import Daemons, Units
 from audit.facts.tls import Certificate, QemuCertificates, TlsCertificates
 from checks import tls
 from tests.asked import found
 
+CONF = DaemonConf((), (), frozenset())
+NOT_ASKED = DaemonConf((("libvirtd", "tls_no_verify_certificate", "1"),), (), frozenset())
+DAEMONS = Daemons("monolithic", True, "", None, frozenset())
 SSH, TLS, TCP = Policy(), Policy(transport="tls"), Policy(transport="tcp")
 
 
 def files(**changes):
-    roles = ("ca", "server", "client", "key")
+    roles = ("ca", "server", "client", "key", "clientkey")
     made = {r: Certificate(r, f"/etc/pki/{r}.pem", present=True, valid_days=30) for r in roles}
     return TlsCertificates(tuple(replace(made[r], **changes.get(r, {})) for r in roles))
 
@@ -41,18 +46,65 @@ def test_definite_faults_come_before_what_is_unknown():
     with pytest.raises(Unavailable, match="no access"):
         found(tls.certificates, files(key={"problem": "no access"}), TLS)
     with pytest.raises(Unavailable, match="no access"):
-        found(tls.client_certificates, files(client={"problem": "no access"}), TLS)
+        found(tls.client_certificates, files(client={"problem": "no access"}), CONF, DAEMONS, TLS)
 
 
 def test_client_certificates_and_their_end():
-    assert list(tls.client_certificates.function(files(server={"present": False}), TLS)) == []
-    assert len(list(tls.client_certificates.function(files(client={"present": False}), TLS))) == 1
+    run = tls.client_certificates.function
+    assert list(run(files(server={"present": False}), CONF, DAEMONS, TLS)) == []
+    assert len(list(run(files(client={"present": False}), CONF, DAEMONS, TLS))) == 1
+    none = files(client={"present": False}, clientkey={"present": False})
+    assert list(run(none, NOT_ASKED, DAEMONS, TLS)) == []
+    assert len(list(run(none, CONF, DAEMONS, TLS))) == 2
+    assert tls.client_certificates.blocks is Blocks.MIGRATION
+    with pytest.raises(NotApplicable):
+        list(run(none, CONF, DAEMONS, Policy(transport="tls", started_on="here")))
     assert list(tls.certificates_last.function(files(), TLS)) == []
     assert len(list(tls.certificates_last.function(files(server={"valid_days": 0}), TLS))) == 1
     assert list(tls.certificates_last.function(files(server={"valid_days": 7}), TLS)) == []
-    for check in (tls.client_certificates, tls.certificates_last):
-        with pytest.raises(NotApplicable):
-            list(check.function(files(), SSH))
+    with pytest.raises(NotApplicable):
+        list(run(files(), CONF, DAEMONS, SSH))
+    with pytest.raises(NotApplicable):
+        list(tls.certificates_last.function(files(), SSH))
+
+
+SIGNED = {"own_id": "AA", "authority_id": "AA"}
+
+
+def test_one_authority_signs_for_both():
+    run = tls.same_authority.function
+    one = files(ca=SIGNED, server={"authority_id": "AA"}, client={"authority_id": "AA"})
+    other = files(ca={"own_id": "BB"}, server={"authority_id": "BB"}, client={"authority_id": "BB"})
+    assert list(run(one, one, CONF, DAEMONS, TLS)) == []
+    assert len(list(run(one, other, CONF, DAEMONS, TLS))) == 2
+    assert len(list(run(one, other, NOT_ASKED, DAEMONS, TLS))) == 1
+    assert list(run(one, files(), CONF, DAEMONS, TLS)) == [], "nothing is told that could differ"
+    # without identifiers, names are compared; of bundles only the first certificate is known
+    named = files(ca={"subject": "CN=a"}, server={"issuer": "CN=a"}, client={"issuer": "CN=b"})
+    assert len(list(run(named, named, CONF, DAEMONS, TLS))) == 1
+    assert list(run(named, files(ca={"subject": "CN=a", "several": True}), CONF, DAEMONS, TLS)) == []
+    with pytest.raises(NotApplicable):
+        list(run(one, other, CONF, DAEMONS, SSH))
+    with pytest.raises(Unavailable, match="nothing said"):
+        list(run(one, one, CONF, Daemons("none", False, "", Units(()), frozenset()), TLS))
+
+
+def test_a_certificate_must_be_made_for_its_use():
+    run = tls.certificates.function
+    fit = {
+        "usage": ("critical", "Digital Signature", "Key Encipherment"),
+        "purposes": ("critical", "TLS Web Server Authentication"),
+    }
+    assert list(run(files(server=fit), TLS)) == []
+    assert list(run(files(server={"purposes": ("TLS Web Client Authentication",)}), TLS)) == [], "not to be heeded"
+    [finding] = run(files(server={"purposes": ("critical", "TLS Web Client Authentication")}), TLS)
+    assert finding.actual == "TLS Web Client Authentication"
+    [finding] = run(files(server={"usage": ("critical", "Digital Signature")}), TLS)
+    assert finding.expected.endswith("Key Encipherment"), "certificates of elliptic curves lack it, as a rule"
+    [finding] = run(files(ca={"usage": ("critical", "Digital Signature")}), TLS)
+    assert finding.expected.endswith("Certificate Sign")
+    [finding] = run(files(server={"vouched": False}), TLS)
+    assert "authority" in finding.expected
 
 
 OWN = OwnAddresses((Address("eth0", "192.0.2.12", 24), Address("eth1", "2001:db8::12", 64)))
@@ -107,7 +159,9 @@ def test_certificates_of_qemu():
     assert list(run(qemu(), QemuConf(), TLS)) == []
     [finding] = run(qemu(key={"present": False}), QemuConf(), TLS)
     assert finding.expected == "/etc/pki/key.pem exists"
-    [finding] = run(qemu(**{role: {"present": False} for role in ("ca", "server", "client", "key")}), QemuConf(), TLS)
+    [finding] = run(
+        qemu(**{role: {"present": False} for role in ("ca", "server", "client", "key", "clientkey")}), QemuConf(), TLS
+    )
     assert (finding.expected, finding.actual) == ("QEMU's certificates in /etc/pki", "there are none")
     with pytest.raises(NotApplicable, match="does not use"):
         list(run(qemu(), QemuConf(), SSH))

@@ -123,6 +123,26 @@ def test_a_guests_firmware(guest_source):
     assert GuestFirmware.parse(guest_source(DOMAIN.format("", ""))) == GuestFirmware((), None, None, True)
 
 
+@pytest.mark.parametrize(
+    ("machine", "more", "bios"),
+    [
+        ("pc-q35-9.0", "", "bios-256k.bin"),
+        ("pc", "", "bios-256k.bin"),
+        ("pc-i440fx-rhel7.6.0", "", "bios-256k.bin"),
+        ("pc-i440fx-1.7", "", "bios.bin"),
+        ("pc-1.3", "", "bios.bin"),
+        ("microvm", "", ""),
+        ("pc-q35-9.0", "<loader>/b.bin</loader>", ""),
+    ],
+)
+def test_a_guests_bios(guest_source, machine, more, bios):
+    head = f"<os><type arch='x86_64' machine='{machine}'>hvm</type>{more}</os>"
+    found = GuestFirmware.parse(guest_source(DOMAIN.format(head, "")))
+    assert (found.bios, found.own) == (bios, False)
+    own = "<emulator>/opt/qemu/bin/qemu-system-x86_64</emulator>"
+    assert GuestFirmware.parse(guest_source(DOMAIN.format(head, own))).own
+
+
 def test_numbers(guest_source):
     inner = (
         "<vsock><cid auto='no' address='7'/></vsock>"

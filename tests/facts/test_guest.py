@@ -26,6 +26,7 @@ from audit.facts.guest import (
 from audit.facts.guest_devices import GuestDevices, GuestDisks, GuestFiles, GuestNics
 from audit.facts.guest_jobs import BLOCK_JOBS, GuestBlockJobs, GuestJob
 from audit.facts.guest_source import GUESTS, JOBS, SNAPSHOTS, XML, XML_INACTIVE, read_guests
+from audit.facts.resident import GuestResident
 from audit.text import NotXml, parse_xml
 
 A, B, C = (f"{digit * 8}-1111-4111-8111-111111111111" for digit in "abc")
@@ -542,3 +543,46 @@ def test_the_probe_asks_many_guests_in_few_processes(tmp_path, said):
     from audit.facts.virsh import answers
 
     assert sorted(answers(said({XML.name: ran.stdout}), XML)) == uuids
+
+
+@pytest.mark.parametrize(
+    ("answer", "resident", "why"),
+    [
+        ("actual 2097152\nrss 131073\n", 196608, ""),
+        ("actual 2097152\n", None, "actual 2097152"),
+        ("error: timed out", None, "error: timed out"),
+        ("rss many\n", None, "rss many"),
+        (None, None, "not asked"),
+    ],
+)
+def test_memory_in_use(said, answer, resident, why):
+    answers = marked({} if answer is None else {A: answer})
+    web, db = read_guests(host(said, **{"guest.memory_statistics": answers}))
+    found = GuestResident.parse(web)
+    assert found.resident_kib == resident
+    assert why in found.unread
+    assert GuestResident.parse(db).resident_kib is None
+    if resident is None:
+        with pytest.raises(Unavailable):
+            found.known_kib()
+
+
+def test_memory_in_use_not_collected(said):
+    web, _ = read_guests(host(said))
+    assert GuestResident.parse(web).unread == "not collected"
+
+
+def test_pieces_of_memory(said):
+    nodes = "<numa><cell id='0' memory='1' unit='GiB'/><cell id='1' memory='512' unit='MiB'/></numa>"
+    dimm = "<memory model='dimm'><target><size unit='MiB'>1536</size></target></memory>"
+    for body, head, most in (
+        ("", "", 2048),
+        ("", f"<cpu>{nodes}</cpu>", 1024),
+        (dimm, f"<cpu>{nodes}</cpu>", 1536),
+    ):
+        xml = marked({A: domain(body=body, head=head), B: off()})
+        web, _ = read_guests(host(said, **{"guest.xml": xml}))
+        assert GuestMemory.parse(web).block_kib == most * 1024
+    head = "<memoryBacking><allocation mode='immediate'/></memoryBacking>"
+    web, _ = read_guests(host(said, **{"guest.xml": marked({A: domain(head=head), B: off()})}))
+    assert GuestMemory.parse(web).immediate

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from audit.facts.base import Unavailable
-from audit.facts.memory import Cell, Cgroup, HugePages, Memory, NumaTopology, Pool, cpu_list, meminfo
+from audit.facts.memory import Cell, Cgroup, HugePages, Memory, NumaTopology, Overcommit, Pool, cpu_list, meminfo
 
 MEMINFO = """\
 MemTotal:       65535992 kB
@@ -158,3 +158,17 @@ def test_cgroup(said):
     for answer in ("ext4\n", (1, "stat: cannot read")):
         with pytest.raises(Unavailable):
             Cgroup.parse(said({"memory.cgroup": answer}))
+
+
+class TestOvercommit:
+    LIMITS = MEMINFO + "CommitLimit: 1000 kB\nCommitted_AS: 400 kB\n"
+
+    @pytest.mark.parametrize(("mode", "most"), [("0", 65535992 + 8388604), ("1", None), ("2", 600)])
+    def test_modes(self, said, mode, most):
+        told = said({"memory.meminfo": self.LIMITS, "memory.overcommit": f"{mode}\n"})
+        assert Overcommit.parse(told) == Overcommit(int(mode), most)
+
+    @pytest.mark.parametrize("text", ["", "3\n", "none\n"])
+    def test_refused(self, said, text):
+        with pytest.raises((Unavailable, ValueError)):
+            Overcommit.parse(said({"memory.meminfo": self.LIMITS, "memory.overcommit": text}))

@@ -125,6 +125,32 @@ def test_interface():
     assert answer(ruleset((iif("lo"), ACCEPT)), v4(22)) == "closed"  # peers do not come in by lo
 
 
+def oif(right):
+    return {"match": {"op": "==", "left": {"meta": {"key": "oifname"}}, "right": right}}
+
+
+def test_what_leaves_meets_the_rules_for_that():
+    base = {"name": "out", "type": "filter", "hook": "output", "prio": 0, "policy": "drop"}
+    table = {"family": "inet", "table": "t"}
+
+    def out(*expr):
+        rule = {"rule": {**table, "chain": "out", "expr": [*expr, ACCEPT]}}
+        chain = {"chain": {**table, **base}}
+        return from_nft({"nftables": [META, {"table": {"family": "inet", "name": "t"}}, chain, rule]})
+
+    leaving = v4(22, interface="eth0", leaving=True)
+    assert answer(out(oif("eth0")), leaving) == "open"
+    assert answer(out(oif("eth1")), leaving) == "closed"
+    assert answer(out(oif("eth0")), v4(22, leaving=True)) == "unknown"
+    assert answer(out(iif("eth0")), leaving) == "closed", "it came in by none"
+    assert answer(out(dport(22)), leaving) == "open"
+    assert answer(out(dport(23)), v4(22)) == "open", "what comes in does not pass here"
+    to_here = {"match": {"op": "==", "left": {"fib": {"result": "type", "flags": ["daddr"]}}, "right": "local"}}
+    assert answer(out(to_here), leaving) == "closed"
+    assert answer(ruleset((to_here, ACCEPT)), v4(22)) == "open"
+    assert answer(ruleset((dport(22), ACCEPT)), leaving) == "open"
+
+
 def test_connection_state():
     assert answer(ruleset((state(["established", "related"]), ACCEPT)), v4(22)) == "closed"
     assert answer(ruleset((state({"set": ["new", "untracked"]}, "=="), dport(22), ACCEPT)), v4(22)) == "open"

@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from audit.facts.base import Unavailable
-from audit.facts.qemu_conf import QEMU_CONF, QemuConf, parse_conf
+from audit.evidence import Evidence, HostEvidence
+from audit.facts.base import Said, Unavailable
+from audit.facts.qemu_conf import CONF_AGE, QEMU_CONF, ConfInForce, QemuConf, parse_conf
 
 
 def test_defaults_of_an_absent_file(said):
@@ -83,3 +84,37 @@ def test_real(said, samples):
         assert QemuConf.parse(said({"services.qemu_conf": path.read_bytes()})) == QemuConf()
     for path in (*samples("libvirtd-conf"), *samples("virtlockd-conf")):
         parse_conf(path.read_text())
+
+
+@pytest.mark.parametrize(
+    ("lines", "stale"),
+    [
+        ("", False),
+        ("conf 2000.5 1000.5\n", False),
+        ("conf 2000.5 1000.5\ndaemon 5000.00 400000 100\n", False),
+        ("conf 2000.5 1000.5\ndaemon 5000.00 390000 100\n", True),
+        ("conf 2000.5 1000.5\ndaemon 5000.00 400000 100\ndaemon 5000.00 390000 100\n", True),
+        ("daemon 5000.00 390000 100\n", False),
+    ],
+)
+def test_whether_it_holds(lines, stale):
+    evidence = Evidence(CONF_AGE.name, status=0, stdout=f"{lines}end\n".encode())
+    found = ConfInForce.parse(Said(HostEvidence("h", {CONF_AGE.name: evidence})))
+    assert found.stale is stale
+    if stale:
+        with pytest.raises(Unavailable, match="was changed after"):
+            found.settled()
+    else:
+        found.settled()
+
+
+def test_whether_it_holds_is_not_known():
+    for text in ("", "conf 1 2\n"):
+        with pytest.raises(Unavailable):
+            ConfInForce.parse(
+                Said(HostEvidence("h", {CONF_AGE.name: Evidence(CONF_AGE.name, status=0, stdout=text.encode())}))
+            )
+    with pytest.raises(ValueError, match="convert"):
+        ConfInForce.parse(
+            Said(HostEvidence("h", {CONF_AGE.name: Evidence(CONF_AGE.name, status=0, stdout=b"conf %.Y 1\nend\n")}))
+        )

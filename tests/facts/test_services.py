@@ -225,11 +225,13 @@ class TestTls:
         (tmp_path / "qemu" / "server-key.pem").touch()
         command = command.replace("/etc/libvirt/", f"{tmp_path}/").replace("/etc/pki/libvirt-migrate", f"{tmp_path}/no")
         shown = subprocess.run(["sh", "-c", command], check=True, capture_output=True).stdout
-        ca, server, client, key = TlsCertificates.parse(said({"services.tls": shown})).files
+        ca, server, client, key, own_key = TlsCertificates.parse(said({"services.tls": shown})).files
         assert ca.problem
         assert (server.present, server.valid_days, "CN" in server.subject) == (True, 7, True)
         assert server.names == ("DNS:kvm01.example.com", "IP Address:192.0.2.1")
-        assert (client.present, key.present) == (False, False)
+        assert (client.present, key.present, own_key.present) == (False, False, False)
+        assert server.own_id == server.authority_id != ""
+        assert (server.several, server.vouched) == (False, False), "that authority is none"
         assert server.proves("kvm01.example.com")
         qemu = QemuCertificates.parse(said({"services.tls": shown})).files
         assert [(file.role, file.present) for file in qemu] == [

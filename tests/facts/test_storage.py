@@ -371,8 +371,7 @@ def test_same_file_by_cluster_file_systems():
     assert same_file(cifs, other) is None, "a file of that number is everywhere"
     own_numbers = frozenset({"noserverino"})
     first, second = (
-        Place(replace(cifs.state, inode=inode), replace(cifs.mount, options=own_numbers))
-        for inode in (7, 8)
+        Place(replace(cifs.state, inode=inode), replace(cifs.mount, options=own_numbers)) for inode in (7, 8)
     )
     assert same_file(first, second) is True
     assert same_file(first, Place(replace(second.state, size=1), second.mount)) is None

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from string import Template
 from typing import Any
+from xml.sax.saxutils import escape
 
 # The code of its boot sector: prints "!" once, then for ever the letters from A on, one each tick of the timer.
 #   sti; mov dx,3f8h; mov al,'!'; out dx,al; again: hlt; inc al; and al,1fh; or al,40h; out dx,al; jmp again
@@ -81,11 +82,11 @@ class Guest:
         words = "".join(f"<qemu:arg value='{word}'/>" for word in self.qemu)
         disk = self.disk or (
             f"<disk type='file' device='disk'><driver name='qemu' type='raw' cache='{self.cache}'/>"
-            f"<source file='{self.disk_path}'/><target dev='vda' bus='virtio'/></disk>"
+            f"<source file='{escape(self.disk_path)}'/><target dev='vda' bus='virtio'/></disk>"
         )
-        values = {name: getattr(self, name) for name in self.__slots__}
+        values = {name: getattr(self, name) for name in self.__slots__} | {"name": escape(self.name)}
         qemu = words and f"<qemu:commandline>{words}</qemu:commandline>"
-        return _DOMAIN.substitute(values | {"disk": disk, "serial": self.log, "qemu": qemu})
+        return _DOMAIN.substitute(values | {"disk": disk, "serial": escape(self.log), "qemu": qemu})
 
 
 MAKE_DISK = f"""

@@ -144,6 +144,7 @@ class Lab:
 
     def up(self) -> None:
         """Make the namespace, the networks, the shared storage and the hosts' own layers; boot nothing yet."""
+        _sweep()
         self._holder = subprocess.Popen(
             ["unshare", *NAMESPACE, "cat"], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL
         )
@@ -190,6 +191,8 @@ class Lab:
             f"{into} link add br0 type bridge; {into} link set eth0 master br0 up; {into} link set br0 up",
             f"{into} addr add 10.77.0.{10 + number}/24 dev br0",
             f"{into} link set eth1 up; {into} addr add 10.77.1.{10 + number}/24 dev eth1",
+            # A connection to where nobody answers is given up after 7 seconds, not after two minutes.
+            f"ip netns exec {name} sysctl -qw net.ipv4.tcp_syn_retries=2",
         )
 
     def _sh(self, *lines: str) -> None:
@@ -252,20 +255,35 @@ class Lab:
         self._holder.stdin.close()
         self._holder.wait(30)
         self._holder = None
-        wait("the hosts end", lambda: all(not _has_processes(group) for group in self._groups()))
-        for group in self._groups():
-            for folder in sorted((path for path in group.rglob("*") if path.is_dir()), reverse=True):
-                folder.rmdir()
-            group.rmdir()
-
-    def _groups(self) -> list[Path]:
-        return [group for folder in _hierarchies() for group in folder.glob(f"{self.name}-*")]
+        wait("the hosts end", lambda: all(not _has_processes(group) for group in groups(self.name)))
+        remove_groups(self.name)
 
 
 def _hierarchies() -> list[Path]:
     """Where control groups are made: cgroup v2, or what a hybrid machine has."""
     folders = (Path("/sys/fs/cgroup") / name for name in ("", "unified", "systemd", "memory"))
     return [folder for folder in folders if (folder / "cgroup.procs").exists()]
+
+
+def groups(name: str) -> list[Path]:
+    """The control groups of the lab of that name."""
+    return [group for folder in _hierarchies() for group in folder.glob(f"{name}-*")]
+
+
+def remove_groups(name: str) -> None:
+    """All that a lab leaves outside its namespace, once it has ended."""
+    for group in groups(name):
+        for folder in sorted((path for path in group.rglob("*") if path.is_dir()), reverse=True):
+            folder.rmdir()
+        group.rmdir()
+
+
+def _sweep() -> None:
+    """Remove the empty control groups of labs whose process was killed."""
+    for group in groups("lab*"):
+        _, pid, _ = group.name.rsplit("-", 2)
+        if not Path(f"/proc/{pid}").exists() and not _has_processes(group):
+            remove_groups(f"*-{pid}")
 
 
 def _has_processes(group: Path) -> bool:

@@ -1,9 +1,10 @@
 """Scenarios: how to prepare the hosts and the guest, and the migration to try. What comes of it, only trying tells."""
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import yaml
@@ -31,6 +32,8 @@ class Scenario:
     """By host (or `desk`): shell commands before the guest is started."""
     after: Mapping[str, str] = field(default_factory=dict)
     """By host (or `desk`): shell commands when it runs, before the audit."""
+    lacks: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """By host: features (those of `weaker.FEATURES`) that its processor is without."""
     options: tuple[str, ...] = ()
     """Options of `virt-preflight audit`."""
     policy: Mapping[str, Any] = field(default_factory=dict)
@@ -51,7 +54,7 @@ class Scenario:
     def command(self) -> str:
         """The migration as it is typed."""
         uri = f"{_SCHEMES[self.policy.get('transport', 'ssh')]}://{self.target}/system"
-        names = {"guest": self.guest.name, "source": self.source, "target": self.target, "uri": uri}
+        names = {"guest": quote(self.guest.name), "source": self.source, "target": self.target, "uri": uri}
         command = self.migrate
         for name, value in names.items():
             command = command.replace(f"{{{name}}}", value)
@@ -59,12 +62,15 @@ class Scenario:
 
     @property
     def way(self) -> str:
-        """Which of virt-preflight's ways that is: `live`, `copy-storage`, `copy-storage-inc` or `offline`."""
-        if "--offline" in self.migrate:
-            return "offline"
-        if "--copy-storage-inc" in self.migrate:
-            return "copy-storage-inc"
-        return "copy-storage" if "--copy-storage" in self.migrate else "live"
+        """Which of virt-preflight's ways that is: `live`, or another that it tells beside that."""
+        ways = {
+            "--offline": "offline",
+            "--copy-storage-inc": "copy-storage-inc",
+            "--copy-storage": "copy-storage",
+            "--migrateuri": "another-address",
+            "--tunnelled": "tunnelled",
+        }
+        return next((way for option, way in ways.items() if option in self.migrate), "live")
 
     @property
     def copied(self) -> frozenset[str]:
