@@ -1,6 +1,7 @@
 """What no path tells of a guest's images: what pools know, whether storage in the network answers, what copies hold."""
 
 import shlex
+from contextlib import suppress
 
 from audit.check import (
     COPY_WHOLE,
@@ -16,12 +17,15 @@ from audit.check import (
     check,
 )
 from audit.facts.disk_sizes import copyable
+from audit.facts.firewall import NFT, Firewall
 from audit.facts.guest import GuestState
 from audit.facts.guest_devices import Disk, GuestDisks
+from audit.facts.netfilter import Packet
 from audit.facts.pools import Pools
-from audit.facts.portals import Portals
+from audit.facts.portals import Portals, StorageServers
 from audit.facts.samples import Samples
 from audit.facts.volumes import Volumes
+from checks._paths import answers_to, rules_of, states_of
 
 
 @check(
@@ -64,17 +68,24 @@ def volumes(disks: GuestDisks, pools: Target[Pools], there: Target[Volumes]) -> 
     remedy="Open the storage's network and port for the target, and let its name resolve there",
     covers=("12.6/storage-ceph", "failure 49"),
 )
-def storage_answers(state: GuestState, disks: GuestDisks, there: Target[Portals]) -> Told:
-    """The network storage of the guest's disks takes connections from the target.
+def storage_answers(
+    state: GuestState,
+    disks: GuestDisks,
+    servers: Target[StorageServers],
+    firewall: Target[Firewall],
+    there: Target[Portals],
+) -> Told:
+    """The target finds the network storage of the guest's disks, and may connect to it.
 
     QEMU on the target connects to it by itself. Of several servers of one disk, as Ceph's monitors, one is enough.
+    Known are what the storage's name leads to there, and the target's own rules; with --probe-network it is tried.
     Whether the storage lets the target in, only QEMU's own attempt would show.
     """
     if not state.active:
         raise NotApplicable("shut off: its storage is not spoken to")
     for disk in disks.disks:
         try:
-            problems = {f"{host}:{port}": there.problem(host, port) for host, port in disk.portals}
+            problems = {f"{host}:{port}": _problem(host, port, servers, firewall, there) for host, port in disk.portals}
         except Unavailable as why:
             yield why
             continue
@@ -82,8 +93,32 @@ def storage_answers(state: GuestState, disks: GuestDisks, there: Target[Portals]
             yield Finding(
                 expected=f"a connection from the target to {', '.join(problems)}",
                 actual=", ".join(dict.fromkeys(problems.values())),
-                because=f"the storage of {disk.target}: Failed to connect",
+                because=f"the storage of {disk.target}",
             )
+
+
+def _problem(host: str, port: int, servers: StorageServers, firewall: Firewall, there: Portals) -> str:
+    """Why there is no connection to it from the target; "": none is known. Raises `Unavailable`."""
+    with suppress(Unavailable):
+        return there.problem(host, port)
+    routes = servers.of(host)
+    if not routes:
+        return "its name does not resolve there"
+    if any(route.leads_here for route in routes):
+        return ""
+    ways = [
+        Packet(6 if ":" in route.address else 4, port, route.source, route.address, route.device, leaving=True)
+        for route in routes
+        if route.device
+    ]
+    if not ways:
+        return "no route there"
+    answers = answers_to(firewall, range(port, port + 1), ways)
+    if "open" in states_of(answers):
+        return ""
+    if states_of(answers) != {"closed"}:
+        raise Unavailable(NFT, f"whether the target lets out TCP to {host}:{port}: {rules_of(answers)}")
+    return f"closed there by: {rules_of(answers)}"
 
 
 @check(

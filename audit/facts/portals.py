@@ -1,8 +1,8 @@
-"""Storage that QEMU itself speaks to over the network (Ceph, iSCSI, NBD, …): whether a host gets a connection to it.
+"""Storage that QEMU itself speaks to over the network (Ceph, iSCSI, NBD, …): whether a host finds and reaches it.
 
-A path on a mounted file system is looked up where it lies; of such a disk nothing lies on the host. What can be looked
-at without speaking the storage's protocol is whether it takes a connection. That is closed again at once, and only made
-to storage that running guests of the cluster use at that moment.
+A path on a mounted file system is looked up where it lies; of such a disk nothing lies on the host. Looked at is what
+the storage's name leads to there. With `--probe-network` it is also asked for a connection, which is closed again at once;
+only storage is, that running guests of the cluster use at that moment.
 """
 
 import re
@@ -14,13 +14,15 @@ from audit.evidence import Probe
 from audit.facts.base import Facts, HostFact, Question, Said, Unavailable
 from audit.facts.guest import GuestState
 from audit.facts.guest_devices import GuestDisks
+from audit.facts.names import PEERS, Route, read_routes
+from audit.facts.reach import OPTION
 from audit.text import visible
 
 _HOST = re.compile(r"[A-Za-z0-9_.:%-]{1,253}")
 
 
-def _ask(facts: Facts, host: str, peers: Sequence[str]) -> Sequence[tuple[str, ...]]:
-    """Every portal of a running guest's disk: number, host, port."""
+def _portals(facts: Facts, host: str, peers: Sequence[str]) -> list[tuple[str, int]]:
+    """Every portal of a running guest's disk."""
     named: dict[tuple[str, int], None] = {}
     for guest, disks in facts.each_guest(sorted({host, *peers}), GuestDisks):
         state = facts.of_guest(guest, GuestState)
@@ -28,8 +30,43 @@ def _ask(facts: Facts, host: str, peers: Sequence[str]) -> Sequence[tuple[str, .
             continue
         for disk in disks.disks:
             named.update(dict.fromkeys(disk.portals))
-    asked = ((name, port) for name, port in named if _HOST.fullmatch(name) and not name.startswith("-"))
-    return tuple((str(number), name, str(port)) for number, (name, port) in enumerate(asked))
+    return [(name, port) for name, port in named if _HOST.fullmatch(name) and not name.startswith("-")]
+
+
+def _ask(facts: Facts, host: str, peers: Sequence[str]) -> Sequence[tuple[str, ...]]:
+    """Number, host, port."""
+    portals = _portals(facts, host, peers)
+    return tuple((str(number), name, str(port)) for number, (name, port) in enumerate(portals))
+
+
+SERVERS = Question(
+    "storage.servers",
+    PEERS.command,
+    seconds=120,
+    ask=lambda facts, host, peers: tuple((name,) for name in dict.fromkeys(n for n, _ in _portals(facts, host, peers))),
+    maximum=300,
+    hand="getent ahosts STORAGE",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class StorageServers(HostFact):
+    """What the names and addresses of guests' storage lead to on this host."""
+
+    probes: ClassVar[tuple[Probe, ...]] = (SERVERS,)
+    answers: tuple[tuple[str, tuple[Route, ...] | None], ...]
+
+    def of(self, name: str) -> tuple[Route, ...]:
+        """The routes to it; empty: it does not resolve here. Raises `Unavailable`."""
+        routes = dict(self.answers).get(name)
+        if routes is None:
+            raise Unavailable(SERVERS, f"no answer about {visible(name, 80)}")
+        return routes
+
+    @classmethod
+    def parse(cls, said: Said) -> Self:
+        """As of other hosts' names."""
+        return cls(read_routes(said, SERVERS))
 
 
 # One line for each: its number, the exit status, bash's words.
@@ -47,6 +84,7 @@ printf "%s %s %s\\n" "$0" "$?" "$(printf "%s" "$said" | head -c 600 | tr "\\n" "
     arity=3,
     maximum=300,
     hand="timeout 4 bash -c 'exec 3<>/dev/tcp/STORAGE/PORT'",
+    option=OPTION,
 )
 
 _CLOSED = {
@@ -62,7 +100,7 @@ _CLOSED = {
 
 @dataclass(frozen=True, slots=True)
 class Portals(HostFact):
-    """Which storage in the network the host gets a connection to."""
+    """Which storage in the network the host gets a connection to; nothing is known without `--probe-network`."""
 
     probes: ClassVar[tuple[Probe, ...]] = (PORTALS,)
     tried: tuple[tuple[str, int, str], ...]

@@ -5,10 +5,13 @@ from dataclasses import replace
 import pytest
 
 from audit.check import COPY_WHOLE, NotApplicable, Unavailable
+from audit.facts.firewall import Firewall
 from audit.facts.guest import GuestState
 from audit.facts.guest_devices import GuestDisks
+from audit.facts.iptables import from_iptables
+from audit.facts.names import Route
 from audit.facts.pools import Pools
-from audit.facts.portals import Portals
+from audit.facts.portals import Portals, StorageServers
 from audit.facts.samples import Samples
 from audit.facts.volumes import Volumes
 from checks import images as checks
@@ -30,20 +33,38 @@ def test_volumes():
             found(checks.volumes, disks, FAST, there)
 
 
+OPEN = Firewall(())
+RULES = "*filter\n:OUTPUT ACCEPT [0:0]\n-A OUTPUT -p tcp -m tcp --dport {} -j DROP\nCOMMIT\n"
+
+
 def test_storage_answers():
     disk = replace(DISK, type="network", source="rbd:vm/a", portals=(("mon1", 3300), ("mon1", 6789)))
     disks = GuestDisks((disk, DISK))
+    way = Route("10.0.0.9", "br0", "10.0.0.12")
 
-    def run(*problems, state=RUNS, unread=""):
+    def run(*problems, state=RUNS, routes=(way,), firewall=OPEN):
         tried = tuple(("mon1", port, problem) for port, problem in zip((3300, 6789), problems, strict=False))
-        return found(checks.storage_answers, state, disks, Portals(tried, unread))
+        servers = StorageServers((("mon1", routes),))
+        return found(checks.storage_answers, state, disks, servers, firewall, Portals(tried, "" if tried else "no"))
 
     assert not run("", "Connection refused"), "one is enough"
     [finding] = run("Connection timed out", "Connection refused")
     assert finding.actual == "Connection timed out, Connection refused"
-    for made in ({"unread": "bash: not found"}, {}):
-        with pytest.raises(Unavailable):
-            run("Connection refused", **made)
+    assert not run(), "not tried, and nothing in the way"
+    assert not run("Connection refused"), "the other one was not tried"
+    [finding] = run(routes=())
+    assert finding.actual == "its name does not resolve there"
+    [finding] = run(routes=(way._replace(device=None),))
+    assert finding.actual == "no route there"
+    [finding] = run(firewall=Firewall(from_iptables(RULES.format("3300:6789"), 4)))
+    assert finding.actual.startswith("closed there by: ")
+    assert not run(firewall=Firewall(from_iptables(RULES.format("3300"), 4))), "one is enough"
+    assert not run("", firewall=Firewall(from_iptables(RULES.format("3300:6789"), 4))), "tried, which says more"
+    assert not run(routes=(way._replace(device="lo"),)), "the target is the server"
+    with pytest.raises(Unavailable):
+        run(firewall=Firewall((), ((4, "no root"),)))
+    with pytest.raises(Unavailable):
+        run(routes=None)
     with pytest.raises(NotApplicable):
         run(state=GuestState("shut off", False, True))
 
