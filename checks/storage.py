@@ -24,11 +24,8 @@ from audit.facts.guest_devices import Disk, GuestDevices, GuestDisks
 from audit.facts.names import OwnAddresses
 from audit.facts.paths import Paths, PathState
 from audit.facts.pools import Pools, Secrets
-from audit.facts.portals import Portals
-from audit.facts.samples import Samples
 from audit.facts.storage import Mount, Mounts, Place, SharedFilesystems, same_file
 from audit.facts.versions import Libvirt, Version
-from audit.facts.volumes import Volumes
 from checks._storage import both_local, copied_to, path_of
 
 QEMU_FLUSHES = Version(5, 7, 0)
@@ -234,12 +231,13 @@ def backing_chain(state: GuestState, disks: GuestDisks, here: Source[Paths], the
     if not state.active:
         raise NotApplicable("shut off: libvirt tells what lies below an image while the guest runs")
     for disk, path in _layers(disks):
+        whole = (COPY_WHOLE,) if copyable(disk) else ()
         theirs = yield from if_known(there.find(path))
         if theirs is None:
             continue
         if not theirs.exists:
             because = f"Cannot access backing file '{path}' of {disk.target}"
-            yield _layer(disk, f"{path} on the target", "not there", because)
+            yield Finding(f"{path} on the target", "not there", because, lifted_by=whole, about=disk.target)
             continue
         ours = yield from if_known(here.find(path))
         try:
@@ -248,17 +246,16 @@ def backing_chain(state: GuestState, disks: GuestDisks, here: Source[Paths], the
             yield why
             continue
         if differs:
-            because = f"the image below {disk.target} is another one there"
-            yield _layer(disk, f"{path}: the same image on both hosts", differs, because)
+            yield Finding(
+                expected=f"{path}: the same image on both hosts",
+                actual=differs,
+                because=f"the image below {disk.target} is another one there",
+                lifted_by=whole,
+                about=disk.target,
+            )
     for disk in disks.disks:
         if disk.source is not None and not disk.backing_known and disk.type in {"file", "block", "volume"}:
             yield Unavailable(GuestDisks.probes[1], f"{disk.target}: the XML does not tell what lies below the image")
-
-
-def _layer(disk: Disk, expected: str, actual: str, because: str) -> Finding:
-    """Of an image below the disk's: copying the disk whole makes one that needs none."""
-    lifted_by = (COPY_WHOLE,) if copyable(disk) else ()
-    return Finding(expected, actual, because, lifted_by=lifted_by, about=disk.target)
 
 
 def _another_layer(path: str, ours: PathState, theirs: PathState) -> str:
@@ -272,77 +269,6 @@ def _another_layer(path: str, ours: PathState, theirs: PathState) -> str:
 
 def _layers(disks: GuestDisks) -> Iterator[tuple[Disk, str]]:
     return ((disk, path) for disk in disks.disks for path in disk.backing)
-
-
-@check(
-    severity=Severity.CRITICAL,
-    blocks=Blocks.MIGRATION,
-    stage=Stage.AFTER,
-    reference="RHEL 9 §12.5",
-    remedy="Copy the image to the target: no guest writes to it",
-)
-def same_below(state: GuestState, disks: GuestDisks, here: Source[Samples], there: Target[Samples]) -> Told:
-    """What the guest only reads below its disks, or as a read-only disk, begins and ends alike on the target.
-
-    libvirt does not compare it. With another image below an overlay, or in place of a read-only disk, the guest finds
-    somebody else's data.
-    """
-    if not state.active:
-        raise NotApplicable("shut off: nothing of its images is in use")
-    for disk in disks.disks:
-        read = [disk.source] if _read_only_file(disk) and disk.device not in _MEDIA else []
-        whole = (COPY_WHOLE,) if copyable(disk) else ()
-        for path in (*read, *disk.backing):
-            try:
-                differs = path is not None and _differs(path, here, there)
-            except Unavailable as why:
-                yield why
-                continue
-            if differs:
-                yield Finding(
-                    expected=f"{path}: the same content on both hosts",
-                    actual="other checksums of its first or last MiB",
-                    because=f"the guest would find another content on {disk.target}",
-                    lifted_by=whole if path in disk.backing else (),
-                    about=disk.target,
-                )
-
-
-_MEDIA = frozenset({"cdrom", "floppy"})
-
-
-def _read_only_file(disk: Disk) -> bool:
-    return disk.readonly and disk.type == "file"
-
-
-def _differs(path: str, here: Samples, there: Samples) -> bool:
-    """Both have the file, and the samples differ. Raises `Unavailable`."""
-    ours, theirs = here.of(path), there.of(path)
-    return None not in (ours, theirs) and ours != theirs
-
-
-@check(
-    severity=Severity.MEDIUM,
-    stage=Stage.AFTER,
-    reference="libvirt formatdomain: <disk device='cdrom'>",
-    remedy="Eject it, or copy the image to the target",
-)
-def same_media(state: GuestState, disks: GuestDisks, here: Source[Samples], there: Target[Samples]) -> Told:
-    """What is in the guest's CD-ROM and floppy drives is the same on the target.
-
-    Where the guest has it mounted, it reads from another disk in the middle of things.
-    """
-    if not state.active:
-        raise NotApplicable("shut off: nothing is in use")
-    for disk in disks.disks:
-        path = disk.source if _read_only_file(disk) and disk.device in _MEDIA else None
-        try:
-            differs = path is not None and _differs(path, here, there)
-        except Unavailable as why:
-            yield why
-            continue
-        if differs:
-            yield Finding(f"{path}: the same content on both hosts", f"another image in {disk.target} on the target")
 
 
 @check(
@@ -406,38 +332,6 @@ def pools(disks: GuestDisks, there: Target[Pools]) -> Iterator[Finding]:
 @check(
     severity=Severity.HIGH,
     blocks=Blocks.MIGRATION,
-    stage=Stage.PREPARE,
-    reference="libvirt 11.3 virDomainDiskTranslateSourcePool",
-    covers=("failure 47",),
-)
-def volumes(disks: GuestDisks, pools: Target[Pools], there: Target[Volumes]) -> Told:
-    """The target's pools know the guest's volumes.
-
-    A pool lists its folder or volume group when it is started or refreshed. What came there by another way, or from
-    another host, it does not know until then, and libvirt does not find the volume, though its file is there.
-    """
-    for disk in disks.disks:
-        if disk.pool is None or disk.source is None:
-            continue
-        name, volume = disk.pool, disk.source.partition("/")[2]
-        try:
-            pool = pools.find(name)
-            if pool is None or not pool.active or there.has(name, volume):
-                continue  # a missing pool is another check's
-        except Unavailable as why:
-            yield why
-            continue
-        yield Finding(
-            expected=f"a volume {volume} in the target's pool {name}",
-            actual="none",
-            because=f"Storage volume not found: no storage vol with matching name '{volume}'",
-            remedy=f"On the target: virsh pool-refresh {shlex.quote(name)}",
-        )
-
-
-@check(
-    severity=Severity.HIGH,
-    blocks=Blocks.MIGRATION,
     stage=Stage.START,
     reference="libvirt formatsecret",
     remedy="virsh secret-dumpxml UUID > secret.xml; on the target: virsh secret-define secret.xml, secret-set-value",
@@ -456,36 +350,6 @@ def secrets(disks: GuestDisks, devices: GuestDevices, there: Target[Secrets]) ->
                 expected=f"the secret {name} on the target",
                 actual="none",
                 because=f"Secret not found: no secret with matching uuid '{name}'",
-            )
-
-
-@check(
-    severity=Severity.HIGH,
-    blocks=Blocks.MIGRATION,
-    stage=Stage.START,
-    reference="QEMU block/nbd.c, iscsi.c, rbd.c: what it connects to at its start",
-    remedy="Open the storage's network and port for the target, and let its name resolve there",
-    covers=("12.6/storage-ceph", "failure 49"),
-)
-def storage_answers(state: GuestState, disks: GuestDisks, there: Target[Portals]) -> Told:
-    """The network storage of the guest's disks takes connections from the target.
-
-    QEMU on the target connects to it by itself. Of several servers of one disk, as Ceph's monitors, one is enough.
-    Whether the storage lets the target in, only QEMU's own attempt would show.
-    """
-    if not state.active:
-        raise NotApplicable("shut off: its storage is not spoken to")
-    for disk in disks.disks:
-        try:
-            problems = {f"{host}:{port}": there.problem(host, port) for host, port in disk.portals}
-        except Unavailable as why:
-            yield why
-            continue
-        if problems and all(problems.values()):
-            yield Finding(
-                expected=f"a connection from the target to {', '.join(problems)}",
-                actual=", ".join(dict.fromkeys(problems.values())),
-                because=f"the storage of {disk.target}: Failed to connect",
             )
 
 

@@ -321,7 +321,7 @@ def test_copying_disks_along_lifts_no_more_than_it_may(entries, verdict):
 
 
 def test_what_lies_below_is_copied_with_the_whole_disk_only():
-    below = Finding("base", "not there", lifted_by=COPY_WHOLE, about="vda")
+    below = Finding("base", "not there", lifted_by=(COPY_WHOLE,), about="vda")
     whole, changes = ways_with(local_disk(more=(below,)))
     assert (whole.verdict, changes.verdict) == ("yes", "no")
     whole, changes = ways_with(local_disk(), failed(of_placement, way=COPY_CHANGES))

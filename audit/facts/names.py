@@ -218,21 +218,26 @@ class PeerAddresses(HostFact):
     @classmethod
     def parse(cls, said: Said) -> Self:
         """Answers come in the order of the questions."""
-        output = said.evidence(PEERS)
-        if not output.arguments:
-            return cls(())
-        answers: list[list[Route] | None] = []
-        for line in said.lines(PEERS):
-            mark, *rest = line.split()
-            if mark == "=":
-                status = int(rest[0])
-                answers.append([] if status in {0, 2} else None)  # 2: getent found no such name
-            else:
-                device, source = rest
-                last = answers[-1]
-                if last is not None:
-                    last.append(_route(mark, device, source))
-        return cls(_by_name(output, [None if answer is None else tuple(answer) for answer in answers]))
+        return cls(read_routes(said, PEERS))
+
+
+def read_routes(said: Said, probe: Probe) -> tuple[tuple[str, tuple[Route, ...] | None], ...]:
+    """What names resolve to, from what PEERS' command printed about them; None: not to be relied on."""
+    output = said.evidence(probe)
+    if not output.arguments:
+        return ()
+    answers: list[list[Route] | None] = []
+    for line in said.lines(probe):
+        mark, *rest = line.split()
+        if mark == "=":
+            status = int(rest[0])
+            answers.append([] if status in {0, 2} else None)  # 2: getent found no such name
+        else:
+            device, source = rest
+            last = answers[-1]
+            if last is not None:
+                last.append(_route(mark, device, source))
+    return _by_name(output, [None if answer is None else tuple(answer) for answer in answers])
 
 
 def _by_name(

@@ -1,9 +1,8 @@
-"""Storage that QEMU itself speaks to over the network (Ceph, iSCSI, NBD, …): whether a host gets a connection to it.
+"""Storage that QEMU itself speaks to over the network (Ceph, iSCSI, NBD, …): whether a host finds and reaches it.
 
-A path on a mounted file system is looked up where it lies; of such a disk nothing lies on the host. What can be looked
-at without speaking the storage's protocol is whether it takes a connection. That is tried with `--probe-network` only,
-closed again at once, and only made to storage that running guests of the cluster use at that moment. Without, a host is
-known to get there whose own running guests use it.
+A path on a mounted file system is looked up where it lies; of such a disk nothing lies on the host. Looked at is what
+the storage's name leads to there. With `--probe-network` it is also asked for a connection, closed again at once;
+only storage is, that running guests of the cluster use at that moment.
 """
 
 import re
@@ -15,15 +14,15 @@ from audit.evidence import Probe
 from audit.facts.base import Facts, HostFact, Question, Said, Unavailable
 from audit.facts.guest import GuestState
 from audit.facts.guest_devices import GuestDisks
-from audit.facts.guest_source import GUESTS, XML, XML_INACTIVE, running_guests
-from audit.facts.reach import OPTION as PROBE_NETWORK
+from audit.facts.names import PEERS, Route, read_routes
+from audit.facts.reach import OPTION
 from audit.text import visible
 
 _HOST = re.compile(r"[A-Za-z0-9_.:%-]{1,253}")
 
 
-def _ask(facts: Facts, host: str, peers: Sequence[str]) -> Sequence[tuple[str, ...]]:
-    """Every portal of a running guest's disk: number, host, port."""
+def _portals(facts: Facts, host: str, peers: Sequence[str]) -> list[tuple[str, int]]:
+    """Every portal of a running guest's disk."""
     named: dict[tuple[str, int], None] = {}
     for guest, disks in facts.each_guest(sorted({host, *peers}), GuestDisks):
         state = facts.of_guest(guest, GuestState)
@@ -31,8 +30,43 @@ def _ask(facts: Facts, host: str, peers: Sequence[str]) -> Sequence[tuple[str, .
             continue
         for disk in disks.disks:
             named.update(dict.fromkeys(disk.portals))
-    asked = ((name, port) for name, port in named if _HOST.fullmatch(name) and not name.startswith("-"))
-    return tuple((str(number), name, str(port)) for number, (name, port) in enumerate(asked))
+    return [(name, port) for name, port in named if _HOST.fullmatch(name) and not name.startswith("-")]
+
+
+def _ask(facts: Facts, host: str, peers: Sequence[str]) -> Sequence[tuple[str, ...]]:
+    """Number, host, port."""
+    portals = _portals(facts, host, peers)
+    return tuple((str(number), name, str(port)) for number, (name, port) in enumerate(portals))
+
+
+SERVERS = Question(
+    "storage.servers",
+    PEERS.command,
+    seconds=120,
+    ask=lambda facts, host, peers: tuple((name,) for name in dict.fromkeys(n for n, _ in _portals(facts, host, peers))),
+    maximum=300,
+    hand="getent ahosts STORAGE",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class StorageServers(HostFact):
+    """What the names and addresses of guests' storage lead to on this host."""
+
+    probes: ClassVar[tuple[Probe, ...]] = (SERVERS,)
+    answers: tuple[tuple[str, tuple[Route, ...] | None], ...]
+
+    def of(self, name: str) -> tuple[Route, ...]:
+        """The routes to it; empty: it does not resolve here. Raises `Unavailable`."""
+        routes = dict(self.answers).get(name)
+        if routes is None:
+            raise Unavailable(SERVERS, f"no answer about {visible(name, 80)}")
+        return routes
+
+    @classmethod
+    def parse(cls, said: Said) -> Self:
+        """As of other hosts' names."""
+        return cls(read_routes(said, SERVERS))
 
 
 # One line for each: its number, the exit status, bash's words.
@@ -49,8 +83,8 @@ printf "%s %s %s\\n" "$0" "$?" "$(printf "%s" "$said" | head -c 600 | tr "\\n" "
     ask=_ask,
     arity=3,
     maximum=300,
-    option=PROBE_NETWORK,
     hand="timeout 4 bash -c 'exec 3<>/dev/tcp/STORAGE/PORT'",
+    option=OPTION,
 )
 
 _CLOSED = {
@@ -66,19 +100,15 @@ _CLOSED = {
 
 @dataclass(frozen=True, slots=True)
 class Portals(HostFact):
-    """Which storage in the network the host gets a connection to."""
+    """Which storage in the network the host gets a connection to; nothing is known without `--probe-network`."""
 
-    probes: ClassVar[tuple[Probe, ...]] = (PORTALS, GUESTS, XML, XML_INACTIVE)
+    probes: ClassVar[tuple[Probe, ...]] = (PORTALS,)
     tried: tuple[tuple[str, int, str], ...]
     """Host, port, and why there is no connection; "": there is one."""
     unread: str = ""
-    used: frozenset[tuple[str, int]] = frozenset()
-    """Those that running guests of the host use."""
 
     def problem(self, host: str, port: int) -> str:
         """Why there is no connection; "": there is one. Raises `Unavailable` where it was not tried."""
-        if (host, port) in self.used:
-            return ""
         if self.unread:
             raise Unavailable(PORTALS, self.unread)
         for name, number, problem in self.tried:
@@ -89,12 +119,11 @@ class Portals(HostFact):
     @classmethod
     def parse(cls, said: Said) -> Self:
         """From each attempt's exit status (124: no answer) and words. What says something else is not known."""
-        used = _used(said)
         try:
             asked = {record[0]: record[1:] for record in said.evidence(PORTALS).arguments}
             lines = said.lines(PORTALS, ok=(0, 123)) if asked else []
         except Unavailable as why:
-            return cls((), why.reason, used)
+            return cls((), why.reason)
         found = []
         for line in lines:
             number, _, rest = line.partition(" ")
@@ -104,16 +133,7 @@ class Portals(HostFact):
             problem = _problem(status, words.lower())
             if problem is not None:
                 found.append((asked[number][0], int(asked[number][1]), problem))
-        return cls(tuple(sorted(found)), used=used)
-
-
-def _used(said: Said) -> frozenset[tuple[str, int]]:
-    """By the host's running guests, as far as they can be read."""
-    try:
-        guests, _ = running_guests(said, GuestDisks)
-    except Unavailable:
-        return frozenset()
-    return frozenset(portal for _, disks in guests for disk in disks.disks for portal in disk.portals)
+        return cls(tuple(sorted(found)))
 
 
 def _problem(status: str, words: str) -> str | None:

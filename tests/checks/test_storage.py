@@ -4,17 +4,14 @@ from dataclasses import replace
 
 import pytest
 
-from audit.check import COPY_WHOLE, NotApplicable, Unavailable
+from audit.check import NotApplicable, Unavailable
 from audit.facts.guest import GuestIdentity, GuestState
 from audit.facts.guest_devices import GuestDevices, GuestDisks
 from audit.facts.names import OwnAddresses
 from audit.facts.network import Address
 from audit.facts.pools import Pool, Pools, Secrets
-from audit.facts.portals import Portals
-from audit.facts.samples import Samples
 from audit.facts.storage import Mounts, SharedFilesystems
 from audit.facts.versions import Libvirt, Version
-from audit.facts.volumes import Volumes
 from checks import storage as checks
 from tests.disks import (
     BLOCK,
@@ -267,62 +264,3 @@ def test_plain_guests_need_shared_storage():
     assert not judged(UNSHARED, UNSHARED, san, san), "LUNs"
     other = (*nothing[:2], paths(**{"/dev/mapper/a": replace(BLOCK, identity=frozenset({"naa.2#0"}))}))
     assert judged(UNSHARED, UNSHARED, san, other)
-
-
-def test_volumes():
-    disks = GuestDisks((VOLUME, DISK))
-    known, missing = Volumes((("fast", "a"),), ()), Volumes((), (("fast", "a"),))
-    assert not found(checks.volumes, disks, FAST, known)
-    [finding] = found(checks.volumes, disks, FAST, missing)
-    assert finding.because == "Storage volume not found: no storage vol with matching name 'a'"
-    assert finding.remedy == "On the target: virsh pool-refresh fast"
-    assert not found(checks.volumes, disks, NO_POOLS, missing), "the pool is another check's"
-    assert not found(checks.volumes, disks, Pools((replace(FAST.pools[0], active=False),)), missing)
-    for there in (Volumes((), ()), Volumes((), (), "timed out")):
-        with pytest.raises(Unavailable):
-            found(checks.volumes, disks, FAST, there)
-
-
-def test_storage_answers():
-    disk = replace(DISK, type="network", source="rbd:vm/a", portals=(("mon1", 3300), ("mon1", 6789)))
-    disks = GuestDisks((disk, DISK))
-
-    def run(*problems, state=RUNS, unread=""):
-        tried = tuple(("mon1", port, problem) for port, problem in zip((3300, 6789), problems, strict=False))
-        return found(checks.storage_answers, state, disks, Portals(tried, unread))
-
-    assert not run("", "Connection refused"), "one is enough"
-    [finding] = run("Connection timed out", "Connection refused")
-    assert finding.actual == "Connection timed out, Connection refused"
-    for made in ({"unread": "bash: not found"}, {}):
-        with pytest.raises(Unavailable):
-            run("Connection refused", **made)
-    with pytest.raises(NotApplicable):
-        run(state=GuestState("shut off", False, True))
-
-
-@pytest.mark.parametrize("check", [checks.same_below, checks.same_media])
-def test_what_is_only_read_is_compared(check):
-    cdrom = replace(DISK, device="cdrom", readonly=True)
-    disks = GuestDisks(
-        (cdrom if check is checks.same_media else replace(DISK, source="/srv/top", backing=("/srv/a",)),)
-    )
-
-    def run(here, there, state=RUNS):
-        return found(check, state, disks, *(Samples((("/srv/a", words),)) for words in (here, there)))
-
-    assert not run("1 2 3 4", "1 2 3 4")
-    assert run("1 2 3 4", "5 2 3 4")
-    assert not run("1 2 3 4", "none"), "that it is missing is another check's"
-    for there in (Samples(()), Samples((), "timed out")):
-        with pytest.raises(Unavailable):
-            found(check, RUNS, disks, Samples((("/srv/a", "1 2 3 4"),)), there)
-    with pytest.raises(NotApplicable):
-        run("1 2 3 4", "5 2 3 4", GuestState("shut off", False, True))
-
-
-def test_what_is_below_is_moot_where_the_disk_is_copied_whole():
-    here, there = (Samples((("/srv/a", words),)) for words in ("1 2 3 4", "5 2 3 4"))
-    [below] = found(checks.same_below, RUNS, GuestDisks((replace(DISK, backing=("/srv/a",)),)), here, there)
-    [alone] = found(checks.same_below, RUNS, GuestDisks((replace(DISK, readonly=True),)), here, there)
-    assert (below.lifted_by, alone.lifted_by) == ((COPY_WHOLE,), ())

@@ -9,7 +9,7 @@ from audit.facts.base import Unavailable
 from audit.facts.guest_devices import Disk, GuestDisks
 from audit.facts.guest_source import read_guests
 from audit.facts.image_users import ImageUsers
-from audit.facts.portals import PORTALS, Portals
+from audit.facts.portals import PORTALS, SERVERS, Portals, StorageServers
 from audit.facts.samples import SAMPLES, Samples
 from audit.facts.volumes import VOLUMES, Volumes
 from audit.text import parse_xml
@@ -55,6 +55,22 @@ def test_portals(said):
         portals.problem("odd", 3260)
     with pytest.raises(Unavailable):
         Portals.parse(said(answered(PORTALS, "9 0 \n", *records)))
+    servers = StorageServers.parse(
+        said(
+            {
+                SERVERS.name: Evidence(
+                    SERVERS.name, 0, b"= 0\n10.0.0.9 br0 10.0.0.1\n= 2\n", arguments=(("nas",), ("x",))
+                )
+            }
+        )
+    )
+    assert servers.of("nas") == (("10.0.0.9", "br0", "10.0.0.1"),)
+    assert servers.of("x") == ()
+    for name in ("y",):
+        with pytest.raises(Unavailable):
+            servers.of(name)
+    with pytest.raises(Unavailable):
+        StorageServers.parse(said({}))
     without = Portals.parse(said(answered(PORTALS, "", *records, status=127)))
     assert "command not found" in without.unread
 
@@ -88,7 +104,7 @@ def test_samples(tmp_path, said):
 
 @pytest.mark.parametrize(("probe", "kind"), CASES)
 def test_not_collected_is_told_where_it_matters(said, probe, kind):
-    assert kind.parse(said({})).unread == "not collected"
+    assert kind.parse(said({})).unread in {"not collected", "not tried: --probe-network does"}
 
 
 @pytest.mark.parametrize(
