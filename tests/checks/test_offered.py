@@ -196,8 +196,8 @@ def test_other_devices():
     assert judged(("redirdev", "usb")) == ["a QEMU with redirdev of kind usb"]
     assert judged(("filesystem", "path"), ("filesystem", "virtiofs")) == ["a QEMU with filesystem of kind path"]
     assert not judged(("rng", "random")), "not listed there"
+    unasked = HostModels((), (), frozenset({QEMU}), (), ())
     with pytest.raises(Unavailable):
-        unasked = HostModels((), (), frozenset({QEMU}), (), ())
         found(offered.kinds_offered, GuestNovelties((), (("rng", "random"),)), MACHINE, unasked)
     with pytest.raises(NotApplicable):
         judged()
