@@ -234,8 +234,10 @@ def migration_ports_open(
     """
     needs_ports(policy)
     in_force(conf, age)
+    if peer.tries:
+        raise NotApplicable(_FOR_EACH_PAIR)
     first = first_port(firewall, conf, listening, anybody(own))
-    if peer.tries or not _same_for_all(firewall, own, [first]):
+    if not _same_for_all(firewall, own, [first]):
         raise NotApplicable(_FOR_EACH_PAIR)
     yield from _data_for_all(firewall, own, conf, first)
 

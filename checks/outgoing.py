@@ -145,6 +145,8 @@ def answers(
     conf: Target[QemuConf],
     age: Target[ConfInForce],
     listening: Target[Listening],
+    reach: Source[Reach],
+    peer: Target[Peer],
     policy: Policy,
 ) -> Iterator[Finding]:
     """The target's own firewall lets out QEMU's answers to the source.
@@ -154,6 +156,8 @@ def answers(
     """
     needs_ports(policy)
     in_force(conf, age)
+    if settled(lambda: data_tried(reach, peer, firewall, conf, own, source)):
+        raise NotApplicable(TRIED)
     ways = data_ways(conf, names, peers, source, own, policy)
     packets = [
         replace(packet, source=packet.destination, destination=packet.source, leaving=True, reply=True)

@@ -107,7 +107,7 @@ def test_open_rules_are_no_comfort_where_nothing_gets_through(answer: bytes):
 
 def test_an_attempt_that_failed_for_us_is_unknown():
     assert word(altered(tried(), "reach.ports", lambda o: replace(o, status=127, stdout=b""))) == "CANNOT SAY"
-    assert word(altered(tried(), "reach.ssh", lambda o: replace(o, problem="timed out"))) == "GO WITH CONDITIONS"
+    assert word(altered(tried(), "reach.ssh", lambda o: replace(o, problem="timed out"))) == "CANNOT SAY"
 
 
 def test_active_questions_come_last_and_have_time_of_their_own():

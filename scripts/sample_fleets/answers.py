@@ -124,7 +124,7 @@ _QUESTIONS: Mapping[str, Callable[[Host, Fleet, Records], Answer]] = {
     "storage.paths": storage.paths,
     "storage.portals": storage.portals,
     "storage.samples": storage.samples,
-    "storage.servers": network.peers,
+    "storage.servers": network.storage_servers,
     "storage.volumes": storage.volumes,
 }
 

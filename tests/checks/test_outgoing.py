@@ -94,14 +94,14 @@ def test_not_known_and_not_applicable():
     tried = Reach(
         (("kvm02", (Try("control", "192.0.2.12", 22, "open"), Try("migration", "192.0.2.12", 49215, "open"))),)
     )
-    for run in (control, data):
+    for run in (control, data, replies):
         with pytest.raises(NotApplicable, match="tried"):
             run(rules(), reach=tried)
     assert data(rules(), peers=PeerAddresses((("kvm02", ()),))) == [], "where the name leads is judged apart"
 
 
-def replies(wall, policy=None, peers=PEERS):
-    arguments = (wall, SOURCE, peers, NAMES, OWN, QemuConf(), FRESH, IDLE, policy or Policy())
+def replies(wall, policy=None, peers=PEERS, reach=UNTRIED):
+    arguments = (wall, SOURCE, peers, NAMES, OWN, QemuConf(), FRESH, IDLE, reach, PEER, policy or Policy())
     return found(outgoing.answers, *arguments)
 
 
