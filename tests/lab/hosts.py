@@ -12,6 +12,7 @@ kvm1 and kvm2 run the machine's own libvirt and QEMU, kvm3 those of the release'
 """
 
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -144,7 +145,8 @@ class Lab:
 
     def up(self) -> None:
         """Make the namespace, the networks, the shared storage and the hosts' own layers; boot nothing yet."""
-        _sweep()
+        with layers.alone():
+            _sweep()
         self._holder = subprocess.Popen(
             ["unshare", *NAMESPACE, "cat"], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL
         )
@@ -160,7 +162,8 @@ class Lab:
         self.inside("mount", "--bind", f"{self.HOME}/hosts", "/etc/hosts")
         self.inside("sh", "-c", f"mkdir -p /root/.ssh && mount --bind {self.HOME}/desk /root/.ssh")
         try:
-            layers.make_newer(self)
+            with layers.alone():
+                layers.make_newer(self)
         except LabError as error:
             self.lacks_newer = str(error)
             del self.hosts[NEWER]
@@ -281,9 +284,9 @@ def remove_groups(name: str) -> None:
 def _sweep() -> None:
     """Remove the empty control groups of labs whose process was killed."""
     for group in groups("lab*"):
-        _, pid, _ = group.name.rsplit("-", 2)
-        if not Path(f"/proc/{pid}").exists() and not _has_processes(group):
-            remove_groups(f"*-{pid}")
+        match = re.fullmatch(r".*-([0-9]+)-kvm[0-9]+", group.name)
+        if match and group.exists() and not Path(f"/proc/{match[1]}").exists() and not _has_processes(group):
+            remove_groups(f"lab*-{match[1]}")
 
 
 def _has_processes(group: Path) -> bool:

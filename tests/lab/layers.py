@@ -1,9 +1,12 @@
 """What makes a host differ from this machine and from the others: the lower layers of its disk, made once for a lab."""
 
+import fcntl
 import hashlib
 import os
 import platform
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 from uuid import uuid4
@@ -127,6 +130,15 @@ def make_identity(lab: Path, host: str) -> None:
         (root / folder).chmod(0o700)
     for unit in MASKED:
         (root / "etc/systemd/system" / unit).symlink_to("/dev/null")
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """Several labs may start at once; what lies outside their namespaces is seen to by one at a time."""
+    CACHE.mkdir(parents=True, exist_ok=True)
+    with (CACHE / "lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def make_newer(lab: "Lab") -> None:
