@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Iterator
 
 from audit.check import Blocks, Finding, NotApplicable, Severity, Stage, Target, check
-from audit.facts.firewall import Listening
+from audit.facts.firewall import Listening, Socket
 from audit.facts.guest import GuestIdentity
 from audit.facts.names import OwnAddresses, is_loopback
 from audit.facts.taken import GuestNumbers, HostCids
@@ -54,7 +54,7 @@ def serial_port(
     if not numbers.ports:
         raise NotApplicable("no serial line or argument that listens on a TCP port")
     for what, address, port in numbers.ports:
-        taken = [s for s in there.sockets if s.port == port and collide(s.address, address)]
+        taken = _holders(address, [socket for socket in there.sockets if socket.port == port])
         remedy = f"virsh edit {shlex.quote(guest.name)}; or migrate with --xml and another address or port"
         if taken:
             yield Finding(
@@ -70,6 +70,17 @@ def serial_port(
                 because=f"{what}: Failed to bind socket: Cannot assign requested address",
                 remedy=remedy,
             )
+
+
+def _holders(address: str, sockets: list[Socket]) -> list[Socket]:
+    """Which of the sockets with that port are in the way.
+
+    Where no address is said, QEMU takes both versions of IP, or the one that is left (util/qemu-sockets.c).
+    """
+    if address != "*":
+        return [socket for socket in sockets if collide(socket.address, address)]
+    held = {socket.address for socket in sockets}
+    return sockets if "*" in held or held >= {"0.0.0.0", "::"} else []  # noqa: S104
 
 
 def _everywhere(address: str) -> bool:

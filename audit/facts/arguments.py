@@ -81,14 +81,14 @@ def files_of(root: etree._Element) -> Iterator[tuple[str, str]]:
 
 
 def ports_of(root: etree._Element) -> Iterator[tuple[str, str, int]]:
-    """Option, address and TCP port on which QEMU listens."""
+    """Option, address and TCP port on which QEMU listens; `*` where it says no address."""
     for option in options_of(root):
         if option.name == "s":
-            yield "-s", "0.0.0.0", _GDB_PORT  # noqa: S104
+            yield "-s", "*", _GDB_PORT
         match = _ADDRESS.match(option.value)
         waits = option.name == "gdb" or re.search(r",(?:server|server=on)(?:,|$)", option.value)
         if match and option.name in _LISTENS and waits and int(match[2]) < 65536:
-            yield f"-{option.name}", match[1].strip("[]") or "0.0.0.0", int(match[2])  # noqa: S104
+            yield f"-{option.name}", match[1].strip("[]") or "*", int(match[2])
 
 
 @dataclass(frozen=True, slots=True)

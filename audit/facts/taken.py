@@ -24,7 +24,8 @@ class GuestNumbers(GuestFact):
     cid_fixed: bool
     """libvirt must take that one (`auto='no'`), and may not choose another."""
     ports: tuple[tuple[str, str, int], ...]
-    """Of character devices, and QEMU arguments of the guest's own, that wait for connections: what, address, port."""
+    """Of character devices, and QEMU arguments of the guest's own, that wait for connections: what, address, port.
+    Address `*`: none is said."""
     servers: tuple[tuple[str, str, int], ...] = ()
     """Of character devices that connect at the guest's start, and must be able to: what, address, port."""
 

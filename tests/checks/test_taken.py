@@ -44,6 +44,16 @@ def test_a_serial_lines_port(address, socket, because):
     assert [f.because for f in findings] == ([f"serial: Failed to bind socket: {because}"] if because else [])
 
 
+@pytest.mark.parametrize(
+    ("held", "fails"),
+    [(("0.0.0.0",), False), (("::",), False), (("*",), True), (("0.0.0.0", "::"), True), ((), False)],  # noqa: S104
+)
+def test_a_port_without_an_address(held, fails):
+    numbers = GuestNumbers(None, False, (("-s", "*", 1234),))
+    there = Listening(frozenset(Socket(address, 1234) for address in held))
+    assert bool(found(checks.serial_port, numbers, there, OWN, GUEST)) is fails
+
+
 def test_no_port():
     with pytest.raises(NotApplicable):
         found(checks.serial_port, GuestNumbers(None, False, ()), Listening(frozenset()), OWN, GUEST)

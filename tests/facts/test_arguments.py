@@ -58,8 +58,8 @@ def test_files_that_are_read_at_the_start():
 @pytest.mark.parametrize(
     ("words", "ports"),
     [
-        (("-gdb", "tcp::1235"), [("-gdb", "0.0.0.0", 1235)]),
-        (("-s",), [("-s", "0.0.0.0", 1234)]),
+        (("-gdb", "tcp::1235"), [("-gdb", "*", 1235)]),
+        (("-s",), [("-s", "*", 1234)]),
         (("-monitor", "telnet:127.0.0.1:4444,server,nowait"), [("-monitor", "127.0.0.1", 4444)]),
         (("-qmp", "tcp:[::1]:4445,server=on"), [("-qmp", "::1", 4445)]),
         (("-serial", "tcp:log.example.com:4446"), []),

@@ -104,7 +104,7 @@ def _prepare(lab: Lab, scenario: Scenario) -> None:
         lab.hosts[host].must("python3 -", stdin=weaker.program(features))
     _all(lab, scenario.before)
     if guest.disk_path:
-        source.must(f"{MAKE_DISK}\nmake_disk {guest.disk_path}")
+        source.must(f"{MAKE_DISK}\nmake_disk {quote(guest.disk_path)}")
     source.must("cat >/run/guest.xml", stdin=guest.xml())
     source.must(f"virsh -q {'create' if guest.transient else 'define'} /run/guest.xml")
     if guest.start and not guest.transient:
@@ -213,7 +213,9 @@ def _stopped(lab: Lab, scenario: Scenario, counts: bool) -> str:
     With UEFI, or a disk of the scenario's own, it has nothing to boot.
     """
     target, guest = lab.hosts[scenario.target], scenario.guest
-    if not counts or target(f"virsh -q domstate --domain {quote(guest.name)}").out.strip() == "paused":
+    if scenario.way == "offline" or not counts:
+        return ""
+    if target(f"virsh -q domstate --domain {quote(guest.name)}").out.strip() == "paused":
         return ""
     time.sleep(0.5)
     printed = target(f"cat {quote(guest.log)}").out
