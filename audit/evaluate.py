@@ -89,10 +89,10 @@ def evaluate(
     unknown = sorted(set(drain) - {host for hosts in clusters.values() for host in hosts})
     if unknown:
         raise EvaluationError(f"not among the audited hosts: {', '.join(unknown)}")
-    judged = {
-        name: judge.cluster(name, _reached(hosts, evidence), sorted({*hosts} - {*_reached(hosts, evidence)}))
-        for name, hosts in clusters.items()
-    }
+    judged = {}
+    for name, hosts in clusters.items():
+        reached = _reached(hosts, evidence)
+        judged[name] = judge.cluster(name, reached, sorted({*hosts} - {*reached}))
     routes = [_routes(name, hosts, evidence, facts, judged[name]) for name, hosts in clusters.items()]
     return Results(
         format=FORMAT,
